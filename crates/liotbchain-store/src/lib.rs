@@ -1,0 +1,283 @@
+//! Where a chain is kept: in memory, in SQLite or in PostgreSQL, behind one [`Store`].
+//!
+//! A store keeps checked blocks and pending transactions, and knows no rule of the chain. The three share no code on
+//! purpose: what they must have in common is written down as one conformance suite that all of them pass.
+//!
+//! **Acknowledged means durable.** A method that writes returns `Ok` only after a commit that survives `kill -9` and power
+//! loss. An error that came at COMMIT is [`StoreError::CommitUnknown`]: the caller looks up, then decides.
+
+pub mod memory;
+pub mod postgres;
+pub mod sqlite;
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use liotbchain_core::{
+    Block, BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
+    VerifiedStatement, Work,
+};
+
+/// Keeps one chain and what waits to enter it.
+///
+/// The best chain's blocks are keyed by height; blocks that a reorganisation took off it are kept apart as raw bytes.
+/// A transaction has one row for ever: sealing gives it a place, a reorganisation takes the place away.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Returns what a person may see of where the chain is kept, without a password.
+    fn location(&self) -> String;
+
+    /// Returns a sentence about what was found beside our own data and left untouched, such as tables of the Python
+    /// original.
+    fn notice(&self) -> Option<String>;
+
+    /// Returns once the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Writes the genesis block into an empty store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AlreadyCreated`] where a chain is kept already, also if another process was a moment faster.
+    async fn create(&self, genesis: &CheckedBlock) -> Result<(), StoreError>;
+
+    /// Returns the best chain as its tip knows it; none while the store is empty. Costs O(log height).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] where the tip's row contradicts itself.
+    async fn branch(&self) -> Result<Option<Branch>, StoreError>;
+
+    /// Makes transactions pending in one commit, with their keys, and returns for each its status from then on: that of
+    /// the first submission where the id is known already. The same id may stand twice in the list.
+    async fn admit(&self, transactions: &[NewTransaction], now_ms: TimestampMs) -> Result<Admitted, StoreError>;
+
+    /// Returns the status of each id, none where it is not known.
+    async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError>;
+
+    /// Returns pending transactions in the order of their arrival, the oldest first.
+    async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError>;
+
+    /// Returns how many transactions are pending, counting no further than `limit`.
+    async fn pending_count(&self, limit: u64) -> Result<u64, StoreError>;
+
+    /// Returns the statement of each id that is known.
+    async fn statements(&self, ids: &[TransactionId]) -> Result<HashMap<TransactionId, Statement>, StoreError>;
+
+    /// Returns for each key how many transactions the best chain holds; 0 for a key that it does not know.
+    async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError>;
+
+    /// Returns the public keys that are known.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] where a stored key is none.
+    async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError>;
+
+    /// Makes public keys known, for blocks that come from elsewhere.
+    async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError>;
+
+    /// Takes the right to seal for `ttl`, by the store's clock, if nobody else holds it. The same holder takes it again
+    /// under a new epoch, so that its earlier self can write no more. None while another holder has it.
+    async fn acquire_right(&self, holder: &str, ttl: Duration) -> Result<Option<Right>, StoreError>;
+
+    /// Prolongs the right to `ttl` from now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::RightLost`] where another holder or epoch has it.
+    async fn renew_right(&self, right: &Right, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Gives the right up. Does nothing where it is lost already.
+    async fn release_right(&self, right: &Right) -> Result<(), StoreError>;
+
+    /// Moves the best chain in one commit: compares the tip, takes `disconnect` blocks off it, puts `connect` on it.
+    ///
+    /// Transactions of disconnected blocks become pending again, at the place in the order that they had, unless a
+    /// connected block holds them; the blocks themselves are kept as side blocks. Transactions of connected blocks that
+    /// were pending get their place, and the signature that the block holds, which may be another one of the same
+    /// statement; others are inserted. Their keys must be known.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::TipMoved`] and [`StoreError::RightLost`], with nothing changed.
+    async fn commit(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        disconnect: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError>;
+
+    /// Returns blocks of the best chain from a height upwards: at least one if there is any, at most `limit`, and no
+    /// more after `bytes` bytes of payload were read, so that memory is bounded. All from one snapshot.
+    async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError>;
+
+    /// Returns the height of a block of the best chain.
+    async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError>;
+
+    /// Returns the canonical bytes of a block that is not on the best chain.
+    async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Closes the store: waits for what is being written, and frees files and connections.
+    async fn close(&self);
+}
+
+/// A transaction that was verified, on its way into the store.
+#[derive(Debug, Clone)]
+pub struct NewTransaction {
+    /// What was verified.
+    pub statement: VerifiedStatement,
+    /// The key that verified it; none where it is unsigned.
+    pub public_key: Option<PublicKey>,
+}
+
+/// What an admission brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// One a transaction, in the order given.
+    pub statuses: Vec<Status>,
+    /// How many of the ids were not known before.
+    pub new: u64,
+}
+
+/// Whether a transaction is on the best chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It waits.
+    Pending,
+    /// It stands here.
+    Sealed(Place),
+}
+
+/// A place on the best chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The block's height.
+    pub height: Height,
+    /// The place in the block, from 0.
+    pub position: u32,
+    /// The block's hash.
+    pub block_hash: BlockHash,
+}
+
+/// A transaction that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// Its id.
+    pub id: TransactionId,
+    /// When it was first admitted.
+    pub received_ms: TimestampMs,
+}
+
+/// The right to seal: one holder at a time moves the best chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// Who holds it.
+    pub holder: String,
+    /// How often it was taken: fences off an earlier holder that does not know yet.
+    pub epoch: u64,
+}
+
+/// A block as its rows say, unchecked: a validation compares all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// The hash that the row says.
+    pub hash: BlockHash,
+    /// The work that the row says, of this block and all below.
+    pub total_work: Work,
+    /// Header and transactions.
+    pub block: Block,
+    /// The ids that the rows say, none for a pruned transaction.
+    pub ids: Vec<Option<TransactionId>>,
+}
+
+/// Why a store did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached or written now. Nothing was changed; it may be back later.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The store failed while it committed: whether the change is there must be looked up.
+    #[error("the store failed at commit: {0}")]
+    CommitUnknown(String),
+    /// The best chain's tip is another one.
+    #[error("the tip is {got}: expected {expected}")]
+    TipMoved {
+        /// The tip that the caller knows.
+        expected: BlockHash,
+        /// The tip that is stored.
+        got: BlockHash,
+    },
+    /// Another holder or epoch has the right to seal.
+    #[error("the right to seal was lost to another receiver")]
+    RightLost,
+    /// A chain is kept already.
+    #[error("the store holds a chain already")]
+    AlreadyCreated,
+    /// The store was written by a newer version.
+    #[error("the store has format {found}, this version knows up to {known}: use a newer liotbchain, or another DATABASE_URL")]
+    Newer {
+        /// The format found.
+        found: i64,
+        /// The newest that this version knows.
+        known: i64,
+    },
+    /// The place holds the chain of the Python original, whose tables have the names of ours.
+    #[error("{location} holds a chain of the Python liotbchain; it was left untouched: choose another DATABASE_URL")]
+    Original {
+        /// Where.
+        location: String,
+    },
+    /// What is stored contradicts itself.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The store cannot be used as it is configured.
+    #[error("{problem}")]
+    Config {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        cure: String,
+    },
+}
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Accept several PostgreSQL hosts without synchronous replication.
+    pub allow_lossy_failover: bool,
+    /// Longest time for one operation before it counts as failed.
+    pub timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { allow_lossy_failover: false, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Opens the store that a `DATABASE_URL` names: `sqlite:FILE` (relative to `data_dir`), `memory:`, `postgres://…`,
+/// `postgresql://…` or a libpq string such as `host=… dbname=…`.
+///
+/// # Errors
+///
+/// [`StoreError`] says what is wrong and what to do.
+pub async fn open(database_url: &str, data_dir: &Path, options: &OpenOptions) -> Result<Arc<dyn Store>, StoreError> {
+    if database_url == "memory:" {
+        return Ok(Arc::new(memory::MemoryStore::default()));
+    }
+    if let Some(file) = database_url.strip_prefix("sqlite:") {
+        // sqlite:name, sqlite:/absolute and, as other programs write it, sqlite:///absolute.
+        let file = file.strip_prefix("//").unwrap_or(file);
+        return Ok(Arc::new(sqlite::SqliteStore::open(&data_dir.join(file), options).await?));
+    }
+    let is_postgres = database_url.starts_with("postgres://") || database_url.starts_with("postgresql://");
+    if is_postgres || (database_url.contains('=') && !database_url.contains("://")) {
+        return Ok(Arc::new(postgres::PostgresStore::open(database_url, options).await?));
+    }
+    Err(StoreError::Config {
+        problem: "DATABASE_URL names no store that is known".to_owned(),
+        cure: "use sqlite:FILE, postgres://USER@HOST/DATABASE, or a libpq string such as host=… dbname=…".to_owned(),
+    })
+}
