@@ -308,6 +308,7 @@ impl Ledger {
             .map_err(|_| LedgerError::Slow(config.admit_timeout))?
             .map_err(|_| LedgerError::Closed)??;
 
+        wait.admitted();
         let pending_ids: Vec<_> = ids
             .iter()
             .zip(&statuses)
@@ -316,6 +317,8 @@ impl Ledger {
             .collect();
         let fills_blocks = shared.pending() >= u64::from(config.transactions_per_block);
         if fills_blocks && !pending_ids.is_empty() {
+            // A round that is under way may not have seen them: there must be another.
+            shared.work.notify_one();
             // Out of time is no error: the answer then says pending.
             let _ = time::timeout(seal_wait, wait.settled(&pending_ids)).await;
         }
@@ -345,6 +348,7 @@ impl Ledger {
         let limit = u32::try_from(shared.config.pending_max).unwrap_or(u32::MAX);
         let ids: Vec<_> = shared.store.pending(limit).await?.into_iter().map(|it| it.id).collect();
         let wait = shared.waiting.wait_for(ids.clone());
+        wait.admitted();
         let mut status = shared.status.subscribe();
         shared.partial_asked.store(true, Ordering::Relaxed);
         shared.work.notify_one();

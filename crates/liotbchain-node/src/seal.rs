@@ -173,6 +173,7 @@ impl Sealer {
             self.branch = shared.store.branch().await?;
             self.resolve_known().await?;
         }
+        let number = shared.waiting.begin_round();
         let partial_asked = shared.partial_asked.swap(false, Ordering::Relaxed);
         // Damaged rows stay pending for ever, and must not use a round up.
         let limit = ROUND_MAX.max(shared.config.transactions_per_block) + self.damaged.len() as u32;
@@ -193,18 +194,16 @@ impl Sealer {
                 due_in = age_due;
             }
         }
-        for left in &pending[take..] {
-            if is_all {
-                shared.waiting.resolve(&left.id, Outcome::Left);
-            }
-        }
+        let left = if is_all { pending.split_off(take) } else { Vec::new() };
+        let leave = || left.iter().for_each(|left| shared.waiting.leave(&left.id, number));
         if take == 0 {
+            leave();
             self.resolve_known().await?;
             return Ok(Round::Done { due_in });
         }
         if !self.hold_right().await? {
             self.resolve_known().await?;
-            shared.pending.store(pending.len() as i64, Ordering::Relaxed);
+            shared.pending.store((pending.len() + left.len()) as i64, Ordering::Relaxed);
             return Ok(Round::Elsewhere);
         }
         if self.branch.is_none() {
@@ -217,6 +216,7 @@ impl Sealer {
         if statements.len() < take {
             return Ok(Round::More);
         }
+        leave();
         self.mine_and_commit(statements).await
     }
 
@@ -377,8 +377,9 @@ impl Sealer {
             Err(error) => return Err(error),
         }
         self.branch = Some(branch.clone());
-        self.tell(&checked, &attempts);
+        // Before anybody is told, so that who asks then sees it.
         self.shared.status.send_modify(|status| status.0 = branch);
+        self.tell(&checked, &attempts);
         Ok(())
     }
 

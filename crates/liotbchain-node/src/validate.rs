@@ -63,9 +63,15 @@ pub async fn validate(
     let mut state = State { validator: Validator::without_ids(), total_work: Work::ZERO };
     let mut next: Height = 0;
     let mut known_height = 0;
+    let mut page_blocks = PAGE_BLOCKS;
     let mut fault = None;
     while fault.is_none() {
-        let page = match store.blocks(next, PAGE_BLOCKS, PAGE_BYTES).await {
+        let page = match store.blocks(next, page_blocks, PAGE_BYTES).await {
+            // Block by block from here on, to name the one.
+            Err(StoreError::Corrupt(_)) if page_blocks > 1 => {
+                page_blocks = 1;
+                continue;
+            }
             Err(StoreError::Corrupt(reason)) => {
                 fault = Some(Fault { height: next, position: None, field: "row".to_owned(), reason });
                 break;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use liotbchain_core::TransactionId;
@@ -22,12 +25,21 @@ pub(crate) enum Outcome {
 
 /// All who wait, by transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<HashMap<TransactionId, Vec<Arc<Waiter>>>>);
+pub(crate) struct Waiting {
+    by_id: Mutex<HashMap<TransactionId, Vec<Arc<Waiter>>>>,
+    rounds: AtomicU64,
+}
 
-#[derive(Debug, Default)]
+/// Counts the looks that the sealing part takes at what is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RoundNumber(u64);
+
+#[derive(Debug)]
 struct Waiter {
     outcomes: Mutex<HashMap<TransactionId, Outcome>>,
     changed: Notify,
+    /// The last round that began before the transactions were admitted, and so may not have seen all of them.
+    blind_round: AtomicU64,
 }
 
 /// One request's place among them; leaves when dropped.
@@ -41,8 +53,12 @@ pub(crate) struct Wait<'a> {
 impl Waiting {
     /// Starts to wait for these ids. Done before they are admitted, so that no outcome is missed.
     pub(crate) fn wait_for(&self, ids: Vec<TransactionId>) -> Wait<'_> {
-        let waiter = Arc::new(Waiter::default());
-        let mut waiting = lock(&self.0);
+        let waiter = Arc::new(Waiter {
+            outcomes: Mutex::default(),
+            changed: Notify::new(),
+            blind_round: AtomicU64::new(u64::MAX),
+        });
+        let mut waiting = lock(&self.by_id);
         for id in &ids {
             waiting.entry(*id).or_default().push(Arc::clone(&waiter));
         }
@@ -50,12 +66,32 @@ impl Waiting {
         Wait { waiting: self, waiter, ids }
     }
 
+    /// Begins a round, before it looks at what is pending.
+    pub(crate) fn begin_round(&self) -> RoundNumber {
+        RoundNumber(self.rounds.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// Tells those who wait for this id that a round leaves it pending: all whose transactions it has seen.
+    pub(crate) fn leave(&self, id: &TransactionId, round: RoundNumber) {
+        let mut waiting = lock(&self.by_id);
+        let Some(waiters) = waiting.get_mut(id) else { return };
+        waiters.retain(|waiter| {
+            let is_blind = round.0 <= waiter.blind_round.load(Ordering::SeqCst);
+            if !is_blind {
+                waiter.tell(*id, Outcome::Left);
+            }
+            is_blind
+        });
+        if waiters.is_empty() {
+            waiting.remove(id);
+        }
+    }
+
     /// Tells all who wait for this id.
     pub(crate) fn resolve(&self, id: &TransactionId, outcome: Outcome) {
-        let Some(waiters) = lock(&self.0).remove(id) else { return };
-        for waiter in waiters {
-            lock(&waiter.outcomes).insert(*id, outcome);
-            waiter.changed.notify_one();
+        let waiters = lock(&self.by_id).remove(id);
+        for waiter in waiters.into_iter().flatten() {
+            waiter.tell(*id, outcome);
         }
     }
 
@@ -68,11 +104,24 @@ impl Waiting {
 
     /// Returns every id that somebody waits for.
     pub(crate) fn ids(&self) -> Vec<TransactionId> {
-        lock(&self.0).keys().copied().collect()
+        lock(&self.by_id).keys().copied().collect()
+    }
+}
+
+impl Waiter {
+    fn tell(&self, id: TransactionId, outcome: Outcome) {
+        lock(&self.outcomes).insert(id, outcome);
+        self.changed.notify_one();
     }
 }
 
 impl Wait<'_> {
+    /// Says that the transactions are admitted: rounds that begin from now on see them.
+    pub(crate) fn admitted(&self) {
+        let round = self.waiting.rounds.load(Ordering::SeqCst);
+        self.waiter.blind_round.store(round, Ordering::SeqCst);
+    }
+
     /// Returns once each of these ids has an outcome.
     pub(crate) async fn settled(&self, ids: &[TransactionId]) {
         loop {
@@ -94,7 +143,7 @@ impl Wait<'_> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.waiting.0);
+        let mut waiting = lock(&self.waiting.by_id);
         for id in &self.ids {
             if let Some(waiters) = waiting.get_mut(id) {
                 waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
@@ -120,11 +169,26 @@ mod tests {
         let waiting = Waiting::default();
         let ids = vec![TransactionId([1; 32]), TransactionId([2; 32])];
         let wait = waiting.wait_for(ids.clone());
-        waiting.resolve(&ids[0], Outcome::Left);
+        wait.admitted();
+        waiting.leave(&ids[0], waiting.begin_round());
         waiting.resolve_all(Outcome::MiningFailed { attempts: 7 });
         wait.settled(&ids).await;
         assert_eq!(wait.outcome(&ids[0]), Some(Outcome::Left));
         assert_eq!(wait.outcome(&ids[1]), Some(Outcome::MiningFailed { attempts: 7 }));
+    }
+
+    #[test]
+    fn a_round_that_began_before_the_admission_leaves_nothing() {
+        let waiting = Waiting::default();
+        let id = TransactionId([1; 32]);
+        let wait = waiting.wait_for(vec![id]);
+        waiting.leave(&id, waiting.begin_round());
+        let round = waiting.begin_round();
+        wait.admitted();
+        waiting.leave(&id, round);
+        assert_eq!(wait.outcome(&id), None);
+        waiting.leave(&id, waiting.begin_round());
+        assert_eq!(wait.outcome(&id), Some(Outcome::Left));
     }
 
     #[test]
