@@ -1,6 +1,6 @@
 //! Every rule of a valid block, one function each. The error enum is the list of the rules.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use crate::{
     Height, TimestampMs,
@@ -305,11 +305,14 @@ fn check_statements(
         let checked = if key_id == KeyId::ZERO {
             VerifiedStatement::check_unsigned(statement)
         } else {
-            if !keys.contains_key(&key_id) {
-                let key = ancestry.public_key(&key_id).ok_or(BlockError::UnknownKey { position, key_id })?;
-                keys.insert(key_id, key);
-            }
-            VerifiedStatement::verify(statement, &keys[&key_id])
+            let key = match keys.entry(key_id) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let key = ancestry.public_key(&key_id);
+                    entry.insert(key.ok_or(BlockError::UnknownKey { position, key_id })?)
+                }
+            };
+            VerifiedStatement::verify(statement, key)
         };
         ids.push(Some(checked.map_err(|error| BlockError::Statement { position, error })?.id()));
     }

@@ -231,7 +231,7 @@ pub enum Read {
     /// A public key.
     Key(PublicKey),
     /// A block that keeps every rule.
-    Block(CheckedBlock),
+    Block(Box<CheckedBlock>),
 }
 
 impl Default for Reader {
@@ -262,7 +262,7 @@ impl Reader {
             Line::Chain { version: got, .. } => Err(ExportError::Version { got }),
             Line::Key { key_id, public_key } => self.push_key(key_id, &public_key).map(Read::Key),
             Line::Block { height, hash, header, transactions } => {
-                self.push_block(height, hash, &header, transactions).map(Read::Block)
+                self.push_block(height, hash, &header, transactions).map(|block| Read::Block(Box::new(block)))
             }
         }
     }

@@ -387,6 +387,7 @@ impl Sealer {
         let shared = &self.shared;
         for (block, attempts) in blocks.iter().zip(attempts) {
             let (height, hash, transactions) = (block.height(), block.hash(), block.transactions().len());
+            shared.pending.fetch_sub(transactions as i64, Ordering::Relaxed);
             lock(&shared.verified).remove_all(block.ids().iter().flatten().copied());
             for (position, id) in block.ids().iter().enumerate() {
                 let place = Place { height, position: position as u32, block_hash: hash };
@@ -394,7 +395,6 @@ impl Sealer {
                     shared.waiting.resolve(id, Outcome::Sealed(place));
                 }
             }
-            shared.pending.fetch_sub(transactions as i64, Ordering::Relaxed);
             tracing::debug!(height, %hash, transactions, attempts, "block sealed");
             // Nobody may be listening.
             let _ = shared.sealed.send(SealedBlock { height, hash, transactions, attempts: *attempts });

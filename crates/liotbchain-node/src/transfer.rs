@@ -163,7 +163,7 @@ pub async fn import<R: BufRead>(
             Read::Key(key) => pages.keys.push(key),
             Read::Block(block) => {
                 let height = block.height();
-                pages.push(block, line.len()).await?;
+                pages.push(*block, line.len()).await?;
                 progress(TransferProgress { height, of });
             }
         }

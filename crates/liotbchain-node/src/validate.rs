@@ -62,7 +62,8 @@ pub async fn validate(
 ) -> Result<Validation, StoreError> {
     let mut state = State { validator: Validator::without_ids(), total_work: Work::ZERO };
     let mut next: Height = 0;
-    let mut known_height = 0;
+    // A tip that contradicts itself is found again at the end.
+    let mut known_height = store.branch().await.ok().flatten().map_or(0, |branch| branch.height());
     let mut page_blocks = PAGE_BLOCKS;
     let mut fault = None;
     while fault.is_none() {

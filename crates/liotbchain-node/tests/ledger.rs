@@ -1,5 +1,7 @@
 //! The ledger on real stores: what is acknowledged is there, once, whatever happens in between.
 
+#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked as such")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

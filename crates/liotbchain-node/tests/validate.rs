@@ -1,5 +1,7 @@
 //! What somebody changed in the store is found, and named.
 
+#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked as such")]
+
 mod support;
 
 use std::{fs::File, io::BufReader, path::Path};
