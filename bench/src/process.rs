@@ -1,0 +1,92 @@
+//! A receiver as a process of its own, and what it costs.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+/// The kernel counts processor time in hundredths of a second on every Linux that Rust runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+pub struct Receiver {
+    child: Child,
+    pub url: String,
+    pub client: reqwest::Client,
+    /// From the start of the process until it said that it is ready.
+    pub ready_after: Duration,
+}
+
+impl Receiver {
+    /// Starts the program on a free port, with settings from the environment alone, and waits until it is ready.
+    pub async fn start(program: &Path, data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let started = Instant::now();
+        let child = Command::new(program)
+            .arg("receiver")
+            .current_dir(data_dir)
+            .env("DATA_DIR", data_dir)
+            .env("RECEIVER_LISTEN", address.to_string())
+            .env("LOG_LEVEL", "error")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("the receiver does not start")?;
+        let mut receiver = Self {
+            child,
+            url: format!("http://{address}"),
+            client: reqwest::Client::builder().build()?,
+            ready_after: Duration::ZERO,
+        };
+        let ready = format!("{}/readyz", receiver.url);
+        while !receiver.client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            anyhow::ensure!(receiver.child.try_wait()?.is_none(), "the receiver ended at its start");
+            anyhow::ensure!(
+                started.elapsed() < Duration::from_secs(60),
+                "the receiver is not ready after 60 s"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        receiver.ready_after = started.elapsed();
+        Ok(receiver)
+    }
+
+    /// Returns the processor time that the process has used, in seconds.
+    pub fn cpu_s(&self) -> anyhow::Result<f64> {
+        cpu_s(&self.child.id().to_string())
+    }
+
+    /// Returns the most memory that the process has held so far, in MiB.
+    pub fn peak_mib(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the processor time that this process has used, in seconds.
+pub fn own_cpu_s() -> anyhow::Result<f64> {
+    cpu_s("self")
+}
+
+fn cpu_s(process: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').context("unknown form of /proc/…/stat")?;
+    let ticks: f64 =
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
+    Ok(ticks / TICKS_PER_SECOND)
+}

@@ -1,0 +1,408 @@
+//! The store in memory, for tests and simulations: it does what the others do, and keeps nothing.
+//!
+//! **Nothing is durable.** When the process ends, the chain and all that was acknowledged is gone.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use liotbchain_core::{
+    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Rules, Statement, TimestampMs, TransactionId,
+    Work,
+    chain::MEDIAN_BLOCKS,
+    codec,
+    merkle::{self, Frontier, Node},
+    rules,
+};
+
+use crate::{Admitted, NewTransaction, Pending, Place, Right, Status, Store, StoreError, StoredBlock};
+
+/// Keeps a chain in memory.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<KeyId, Key>,
+    transactions: HashMap<TransactionId, Row>,
+    /// By arrival.
+    pending: BTreeMap<u64, TransactionId>,
+    /// By height.
+    blocks: Vec<StoredBlock>,
+    side_blocks: HashMap<BlockHash, Vec<u8>>,
+    history_nodes: HashMap<(u8, u64), [u8; 32]>,
+    branch: Option<Branch>,
+    right: SealRight,
+}
+
+#[derive(Default)]
+struct Key {
+    /// None for unsigned transactions.
+    public_key: Option<PublicKey>,
+    /// How many transactions the best chain holds.
+    transactions: u64,
+}
+
+struct Row {
+    arrival: u64,
+    received_ms: TimestampMs,
+    statement: Arc<Statement>,
+    /// Height and position, none while it waits.
+    place: Option<(Height, u32)>,
+}
+
+#[derive(Default)]
+struct SealRight {
+    holder: Option<String>,
+    epoch: u64,
+    expires: Option<Instant>,
+}
+
+impl SealRight {
+    fn is_expired(&self) -> bool {
+        self.expires.is_none_or(|expires| expires <= Instant::now())
+    }
+
+    fn is_of(&self, right: &Right) -> bool {
+        self.holder.as_deref() == Some(&right.holder) && self.epoch == right.epoch
+    }
+
+    /// Sets the end. One too far away for the clock is none that anybody lives to see: a century.
+    fn expire_in(&mut self, ttl: Duration) {
+        self.expires = Instant::now().checked_add(ttl.min(Duration::from_secs(100 * 365 * 86_400)));
+    }
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is made of steps that cannot panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add_key(&mut self, public_key: &PublicKey) {
+        let key = self.keys.entry(public_key.key_id()).or_default();
+        key.public_key.get_or_insert_with(|| public_key.clone());
+    }
+
+    fn check_key(&self, key_id: &KeyId) -> Result<(), StoreError> {
+        if *key_id == KeyId::ZERO || self.keys.contains_key(key_id) {
+            return Ok(());
+        }
+        Err(StoreError::Config {
+            problem: format!("the public key {key_id} is not known to the store"),
+            cure: "make it known before a transaction that it signed".to_owned(),
+        })
+    }
+
+    fn status(&self, id: &TransactionId) -> Option<Status> {
+        let row = self.transactions.get(id)?;
+        let Some((height, position)) = row.place else { return Some(Status::Pending) };
+        let block_hash = self.blocks.get(height as usize)?.hash;
+        Some(Status::Sealed(Place { height, position, block_hash }))
+    }
+
+    fn insert(
+        &mut self,
+        id: TransactionId,
+        statement: Arc<Statement>,
+        received_ms: TimestampMs,
+        place: Option<(Height, u32)>,
+    ) {
+        // Rows are never deleted.
+        let arrival = self.transactions.len() as u64;
+        if place.is_none() {
+            self.pending.insert(arrival, id);
+        }
+        self.transactions.insert(id, Row { arrival, received_ms, statement, place });
+    }
+
+    /// Checks all that could fail, so that what follows changes everything or nothing.
+    fn check_connect(&self, keep: usize, connect: &[CheckedBlock]) -> Result<(), StoreError> {
+        let mut tip = keep.checked_sub(1).map_or(BlockHash::ZERO, |height| self.blocks[height].hash);
+        let mut ids = HashSet::new();
+        for (height, block) in (keep..).zip(connect) {
+            if block.height() as usize != height || block.header().prev_block_hash != tip {
+                return Err(StoreError::Config {
+                    problem: format!("block {} does not follow on block {tip}", block.hash()),
+                    cure: "give the blocks in chain order, from the block above the one that stays"
+                        .to_owned(),
+                });
+            }
+            tip = block.hash();
+            for (position, id) in block.ids().iter().enumerate() {
+                let id = id.ok_or_else(|| StoreError::Config {
+                    problem: format!(
+                        "transaction {position} of block {height} is pruned, which this store cannot keep yet"
+                    ),
+                    cure: "use an export of the chain that was not pruned".to_owned(),
+                })?;
+                self.check_key(&block.transactions()[position].key_id())?;
+                let stays = |row: &Row| row.place.is_some_and(|(height, _)| (height as usize) < keep);
+                if !ids.insert(id) || self.transactions.get(&id).is_some_and(stays) {
+                    return Err(StoreError::Corrupt(format!("id {id} stands on the chain already")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self) {
+        let Some(StoredBlock { hash, block, ids, .. }) = self.blocks.pop() else { return };
+        // Only a pruned block has no bytes, and none of those came in.
+        if let Ok(bytes) = codec::encode_block(&block) {
+            self.side_blocks.insert(hash, bytes);
+        }
+        for transaction in &block.transactions {
+            self.keys.entry(transaction.key_id()).or_default().transactions -= 1;
+        }
+        for id in ids.into_iter().flatten() {
+            if let Some(row) = self.transactions.get_mut(&id) {
+                row.place = None;
+                self.pending.insert(row.arrival, id);
+            }
+        }
+    }
+
+    fn connect(&mut self, block: &CheckedBlock, rules: &Rules) {
+        let nodes = match &mut self.branch {
+            Some(branch) => branch.extend(block),
+            None => {
+                self.branch = Some(Branch::new(block, rules.clone()));
+                vec![Node { level: 0, index: 0, hash: merkle::leaf_hash(&block.hash().0) }]
+            }
+        };
+        // A node of a branch that was left is written over before it is asked for.
+        self.history_nodes.extend(nodes.into_iter().map(|node| ((node.level, node.index), node.hash)));
+        self.side_blocks.remove(&block.hash());
+        for (position, (transaction, id)) in (0u32..).zip(block.transactions().iter().zip(block.ids())) {
+            let (Some(statement), Some(id)) = (transaction.statement(), id) else { continue };
+            self.keys.entry(statement.key_id).or_default().transactions += 1;
+            let place = Some((block.height(), position));
+            if let Some(row) = self.transactions.get_mut(id) {
+                row.place = place;
+                // It may have been signed twice: what the block holds is what its root commits to.
+                row.statement = Arc::clone(statement);
+                self.pending.remove(&row.arrival);
+            } else {
+                self.insert(*id, Arc::clone(statement), block.header().timestamp_ms, place);
+            }
+        }
+        self.blocks.push(StoredBlock {
+            hash: block.hash(),
+            total_work: self.branch.as_ref().map_or(Work::ZERO, Branch::work),
+            block: block.as_block().clone(),
+            ids: block.ids().to_vec(),
+        });
+    }
+
+    /// Makes the branch that of the blocks that are left.
+    fn reload_branch(&mut self) -> Result<(), StoreError> {
+        let (Some(branch), Some(tip)) = (&self.branch, self.blocks.last()) else { return Ok(()) };
+        let missing = |level, index| StoreError::Corrupt(format!("node {index} of level {level} is missing"));
+        let history = Frontier::load(self.blocks.len() as u64, |level, index| {
+            self.history_nodes.get(&(level, index)).copied().ok_or_else(|| missing(level, index))
+        })?;
+        let last = self.blocks.len().saturating_sub(MEDIAN_BLOCKS);
+        let timestamps_ms = self.blocks[last..].iter().map(|block| block.block.header.timestamp_ms);
+        let height = tip.block.header.height;
+        let (rules, genesis) = (branch.rules().clone(), branch.genesis());
+        self.branch =
+            Some(Branch::load(rules, genesis, tip.hash, height, history, timestamps_ms, tip.total_work));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn location(&self) -> String {
+        "memory:".to_owned()
+    }
+
+    fn notice(&self) -> Option<String> {
+        None
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn create(&self, genesis: &CheckedBlock) -> Result<(), StoreError> {
+        let (_, rules) = rules::check_genesis(genesis.as_block().clone())
+            .map_err(|error| StoreError::Corrupt(format!("block 0: {error}")))?;
+        let mut state = self.state();
+        if !state.blocks.is_empty() {
+            return Err(StoreError::AlreadyCreated);
+        }
+        state.connect(genesis, &rules);
+        Ok(())
+    }
+
+    async fn branch(&self) -> Result<Option<Branch>, StoreError> {
+        Ok(self.state().branch.clone())
+    }
+
+    async fn admit(
+        &self,
+        transactions: &[NewTransaction],
+        now_ms: TimestampMs,
+    ) -> Result<Admitted, StoreError> {
+        let mut state = self.state();
+        for transaction in transactions {
+            let key_id = transaction.statement.statement().key_id;
+            if transaction.public_key.as_ref().is_none_or(|key| key.key_id() != key_id) {
+                state.check_key(&key_id)?;
+            }
+        }
+        transactions
+            .iter()
+            .filter_map(|transaction| transaction.public_key.as_ref())
+            .for_each(|key| state.add_key(key));
+        let mut admitted = Admitted { statuses: Vec::with_capacity(transactions.len()), new: 0 };
+        for transaction in transactions {
+            let id = transaction.statement.id();
+            admitted.statuses.push(match state.status(&id) {
+                Some(status) => status,
+                None => {
+                    state.insert(id, Arc::clone(transaction.statement.statement()), now_ms, None);
+                    admitted.new += 1;
+                    Status::Pending
+                }
+            });
+        }
+        Ok(admitted)
+    }
+
+    async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError> {
+        let state = self.state();
+        Ok(ids.iter().map(|id| state.status(id)).collect())
+    }
+
+    async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
+        let state = self.state();
+        let pending = state.pending.values().take(limit as usize);
+        Ok(pending.map(|id| Pending { id: *id, received_ms: state.transactions[id].received_ms }).collect())
+    }
+
+    async fn pending_count(&self, limit: u64) -> Result<u64, StoreError> {
+        Ok((self.state().pending.len() as u64).min(limit))
+    }
+
+    async fn statements(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<HashMap<TransactionId, Statement>, StoreError> {
+        let state = self.state();
+        let found =
+            ids.iter().filter_map(|id| Some((*id, state.transactions.get(id)?.statement.as_ref().clone())));
+        Ok(found.collect())
+    }
+
+    async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
+        let state = self.state();
+        Ok(key_ids.iter().map(|id| (*id, state.keys.get(id).map_or(0, |key| key.transactions))).collect())
+    }
+
+    async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError> {
+        let state = self.state();
+        Ok(key_ids.iter().filter_map(|id| Some((*id, state.keys.get(id)?.public_key.clone()?))).collect())
+    }
+
+    async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        keys.iter().for_each(|key| state.add_key(key));
+        Ok(())
+    }
+
+    async fn acquire_right(&self, holder: &str, ttl: Duration) -> Result<Option<Right>, StoreError> {
+        let right = &mut self.state().right;
+        if right.holder.as_deref().is_some_and(|other| other != holder) && !right.is_expired() {
+            return Ok(None);
+        }
+        right.holder = Some(holder.to_owned());
+        right.epoch += 1;
+        right.expire_in(ttl);
+        Ok(Some(Right { holder: holder.to_owned(), epoch: right.epoch }))
+    }
+
+    async fn renew_right(&self, right: &Right, ttl: Duration) -> Result<(), StoreError> {
+        let held = &mut self.state().right;
+        if !held.is_of(right) {
+            return Err(StoreError::RightLost);
+        }
+        held.expire_in(ttl);
+        Ok(())
+    }
+
+    async fn release_right(&self, right: &Right) -> Result<(), StoreError> {
+        let held = &mut self.state().right;
+        if held.is_of(right) {
+            held.holder = None;
+            held.expires = None;
+        }
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        disconnect: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if !state.right.is_of(right) || state.right.is_expired() {
+            return Err(StoreError::RightLost);
+        }
+        let Some(branch) = state.branch.as_ref().filter(|branch| branch.tip() == expected_tip) else {
+            let got = state.branch.as_ref().map_or(BlockHash::ZERO, Branch::tip);
+            return Err(StoreError::TipMoved { expected: expected_tip, got });
+        };
+        let (height, rules) = (branch.height(), branch.rules().clone());
+        if disconnect > height {
+            return Err(StoreError::Config {
+                problem: format!("{disconnect} blocks cannot be taken off a chain of height {height}"),
+                cure: "the genesis block stays: a chain from another one belongs in a store of its own"
+                    .to_owned(),
+            });
+        }
+        state.check_connect(state.blocks.len() - disconnect as usize, connect)?;
+        (0..disconnect).for_each(|_| state.disconnect());
+        if disconnect > 0 {
+            state.reload_branch()?;
+        }
+        connect.iter().for_each(|block| state.connect(block, &rules));
+        Ok(())
+    }
+
+    async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {
+        let state = self.state();
+        let mut blocks = Vec::new();
+        let mut read = 0;
+        for block in state.blocks.iter().skip(from as usize).take(limit as usize) {
+            let statements =
+                block.block.transactions.iter().filter_map(|transaction| transaction.statement());
+            read += statements.map(|statement| statement.payload.len()).sum::<usize>();
+            blocks.push(block.clone());
+            if read >= bytes {
+                break;
+            }
+        }
+        Ok(blocks)
+    }
+
+    async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
+        let state = self.state();
+        Ok(state.blocks.iter().rev().find(|block| block.hash == hash).map(|block| block.block.header.height))
+    }
+
+    async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().side_blocks.get(&hash).cloned())
+    }
+
+    async fn close(&self) {}
+}

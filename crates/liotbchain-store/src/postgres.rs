@@ -1,0 +1,455 @@
+//! A chain in PostgreSQL 13 or later, which several receivers may share.
+//!
+//! **What is safe when.** Every statement runs at READ COMMITTED, and commits are durable before they are acknowledged: a
+//! server that is set otherwise is refused when a connection is made. An operation that failed before its COMMIT was sent
+//! is [`StoreError::Unavailable`]; one that failed or took too long after is [`StoreError::CommitUnknown`]. Nothing waits
+//! longer than [`OpenOptions::timeout`], here and at the server.
+//!
+//! **Connections** come from a pool. One on which anything went wrong is closed and not used again, so the pool recovers
+//! by itself when the server is back. A pooler between this program and the server must keep sessions (PgBouncer's
+//! `pool_mode = session`).
+//!
+//! **Addresses** are a URL or libpq's `key=value` pairs, with several hosts where a standby may take over; the one that
+//! can be written is used. `sslmode=require` takes only a server whose certificate names this host and leads to a root
+//! that the operating system trusts (or `SSL_CERT_FILE` names); `prefer`, the default, encrypts where it can and verifies
+//! nothing; `disable` does neither.
+
+mod address;
+mod advance;
+mod connector;
+mod fault;
+mod reader;
+mod schema;
+mod session;
+mod tls;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use deadpool::managed::Pool;
+use liotbchain_core::{
+    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
+};
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::Row;
+
+use self::{
+    address::Address,
+    connector::Connector,
+    fault::Failure,
+    session::{Parameters, Session, deadline},
+};
+use crate::{
+    Admitted, NewTransaction, OpenOptions, Pending, Place, Right, Status, Store, StoreError, StoredBlock,
+};
+
+/// Connections of one store: what keeps a small server busy, and leaves room for others under the usual limit of 100.
+const CONNECTIONS_MAX: usize = 8;
+
+/// How often a transaction is tried that others got in the way of.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// The longest that anybody may hold the right to seal: a year. PostgreSQL's calendar ends.
+const RIGHT_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A chain in PostgreSQL, in the schema `liotbchain`.
+pub struct PostgresStore {
+    pool: Pool<Connector>,
+    timeout: Duration,
+    notice: Option<String>,
+}
+
+impl PostgresStore {
+    /// Connects, checks the server, and makes the tables or brings them to the newest format.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] where the server cannot be reached; [`StoreError::Config`] where the address, the login
+    /// or the server's settings must be changed; [`StoreError::Newer`].
+    pub async fn open(database_url: &str, options: &OpenOptions) -> Result<Self, StoreError> {
+        let connector = Connector::new(Address::parse(database_url, options.timeout)?, options)?;
+        let pool = Pool::builder(connector).max_size(CONNECTIONS_MAX).build().map_err(|error| {
+            StoreError::Config {
+                problem: format!("no pool of connections: {error}"),
+                cure: "report this: it cannot happen".to_owned(),
+            }
+        })?;
+        let mut store = Self { pool, timeout: options.timeout, notice: None };
+        let session = store.session().await?;
+        match schema::migrate(&session).await {
+            Ok(()) => session.commit().await?,
+            Err(failure) => {
+                session.roll_back().await;
+                return Err(failure.into());
+            }
+        }
+        let session = store.session().await?;
+        store.notice = schema::find_original(&session).await?;
+        session.finish();
+        Ok(store)
+    }
+
+    async fn session(&self) -> Result<Session, StoreError> {
+        Session::open(&self.pool, deadline(self.timeout)).await
+    }
+
+    /// Runs one statement that changes nothing.
+    async fn read(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        let session = self.session().await?;
+        let rows = session.query(sql, parameters).await?;
+        session.finish();
+        Ok(rows)
+    }
+
+    /// Runs one statement that commits by itself.
+    async fn write(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        let until = deadline(self.timeout);
+        Ok(self.write_until(until, sql, parameters).await?)
+    }
+
+    /// Runs one statement that commits by itself, again where another transaction got in its way.
+    async fn write_until(
+        &self,
+        until: Instant,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        let session = Session::open(&self.pool, until).await?;
+        let mut attempt = 1;
+        loop {
+            match session.write(sql, parameters).await {
+                Ok(rows) => {
+                    session.finish();
+                    return Ok(rows);
+                }
+                Err(fault) if attempt < ATTEMPTS_MAX && (fault.is_conflict() || fault.is_key_missing()) => {
+                    attempt += 1
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+
+    /// Returns the status of each id of a list that is known.
+    async fn statuses(
+        &self,
+        until: Instant,
+        ids: &[&[u8]],
+    ) -> Result<HashMap<TransactionId, Status>, Failure> {
+        let sql = "SELECT t.id, t.height, t.position, b.hash
+                   FROM unnest($1::bytea[]) AS i (id)
+                   JOIN liotbchain.transactions t ON t.id = i.id
+                   LEFT JOIN liotbchain.blocks b ON b.height = t.height";
+        let session = Session::open(&self.pool, until).await?;
+        let rows = session.query(sql, &[&ids]).await?;
+        session.finish();
+        let mut statuses = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            statuses.insert(reader::id(row)?, status(row)?);
+        }
+        Ok(statuses)
+    }
+}
+
+fn status(row: &Row) -> Result<Status, StoreError> {
+    if row.get::<_, Option<i64>>("height").is_none() {
+        return Ok(Status::Pending);
+    }
+    let height = reader::number(row, "height")?;
+    if row.get::<_, Option<&[u8]>>("hash").is_none() {
+        return Err(reader::corrupt(height, "it has transactions, but no header"));
+    }
+    Ok(Status::Sealed(Place {
+        height,
+        position: reader::number(row, "position")?,
+        block_hash: reader::block_hash(row)?,
+    }))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn location(&self) -> String {
+        self.pool.manager().location().to_owned()
+    }
+
+    fn notice(&self) -> Option<String> {
+        self.notice.clone()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read("SELECT 1", &[]).await.map(drop)
+    }
+
+    async fn create(&self, genesis: &CheckedBlock) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        session.begin().await?;
+        match advance::create(&session, genesis).await {
+            Ok(()) => Ok(session.commit().await?),
+            Err(failure) => {
+                session.roll_back().await;
+                Err(failure.into())
+            }
+        }
+    }
+
+    async fn branch(&self) -> Result<Option<Branch>, StoreError> {
+        let session = self.session().await?;
+        session.begin_snapshot().await?;
+        let branch = reader::load_branch(&session).await?;
+        session.roll_back().await;
+        Ok(branch)
+    }
+
+    async fn admit(
+        &self,
+        transactions: &[NewTransaction],
+        now_ms: TimestampMs,
+    ) -> Result<Admitted, StoreError> {
+        let mut seen = HashSet::with_capacity(transactions.len());
+        let firsts: Vec<_> = transactions.iter().filter(|new| seen.insert(new.statement.id())).collect();
+        if firsts.is_empty() {
+            return Ok(Admitted { statuses: Vec::new(), new: 0 });
+        }
+        let mut signers: BTreeMap<KeyId, Option<&PublicKey>> = BTreeMap::new();
+        for new in &firsts {
+            let key_id = new.statement.statement().key_id;
+            let signer = signers.entry(key_id).or_default();
+            *signer = signer.or(new.public_key.as_ref().filter(|key| key.key_id() == key_id));
+        }
+        let places: HashMap<KeyId, i32> = signers.keys().copied().zip(1..).collect();
+        let key_ids: Vec<&[u8]> = signers.keys().map(|key_id| &key_id.0[..]).collect();
+        let spkis: Vec<Option<&[u8]>> = signers.values().map(|key| key.map(PublicKey::spki_der)).collect();
+        let list: Vec<TransactionId> = firsts.iter().map(|new| new.statement.id()).collect();
+        let ids: Vec<&[u8]> = list.iter().map(|id| &id.0[..]).collect();
+        let keys: Vec<i32> = firsts.iter().map(|new| places[&new.statement.statement().key_id]).collect();
+        let payloads: Vec<&[u8]> =
+            firsts.iter().map(|new| new.statement.statement().payload.as_bytes()).collect();
+        let signatures: Vec<&[u8]> =
+            firsts.iter().map(|new| &new.statement.statement().signature[..]).collect();
+
+        // Rows arrive in the order of the list, and are inserted in that of their ids: two receivers that admit the same
+        // transactions at once then wait for each other in one direction only. A key that another receiver commits while
+        // this statement runs is seen by neither side of `coalesce`: the statement fails, and is tried again.
+        let sql = "WITH added AS (
+                       INSERT INTO liotbchain.keys (key_id, spki)
+                       SELECT n.key_id, n.spki FROM unnest($1::bytea[], $2::bytea[]) AS n (key_id, spki)
+                       WHERE n.spki IS NOT NULL
+                         AND NOT EXISTS (SELECT FROM liotbchain.keys k WHERE k.key_id = n.key_id)
+                       ORDER BY n.key_id
+                       ON CONFLICT (key_id) DO NOTHING
+                       RETURNING key, key_id
+                   ), signers AS (
+                       SELECT array_agg(coalesce(k.key, a.key) ORDER BY n.place) AS keys
+                       FROM unnest($1::bytea[]) WITH ORDINALITY AS n (key_id, place)
+                       LEFT JOIN liotbchain.keys k ON k.key_id = n.key_id
+                       LEFT JOIN added a ON a.key_id = n.key_id
+                   ), given AS MATERIALIZED (
+                       SELECT nextval('liotbchain.transactions_arrival_seq') AS arrival, g.*
+                       FROM unnest($3::bytea[], $4::integer[], $5::bytea[], $6::bytea[])
+                            AS g (id, signer, payload, signature)
+                   )
+                   INSERT INTO liotbchain.transactions (arrival, id, key, received_ms, payload, signature)
+                   SELECT g.arrival, g.id, (SELECT keys FROM signers)[g.signer], $7, g.payload, g.signature
+                   FROM given g
+                   ORDER BY g.id
+                   ON CONFLICT (id) DO NOTHING
+                   RETURNING id";
+        let until = deadline(self.timeout);
+        let now_ms = now_ms.cast_signed();
+        let written = self
+            .write_until(until, sql, &[&key_ids, &spkis, &ids, &keys, &payloads, &signatures, &now_ms])
+            .await
+            .map_err(|failure| match failure {
+                Failure::Fault(fault) => advance::unknown_key(fault),
+                refused => refused,
+            })?;
+        let new = written.len() as u64;
+        let added: HashSet<TransactionId> = written.iter().map(reader::id).collect::<Result<_, _>>()?;
+        let old: Vec<&[u8]> = list.iter().filter(|id| !added.contains(id)).map(|id| &id.0[..]).collect();
+        let known = match old.is_empty() {
+            true => HashMap::new(),
+            // What is new is committed by now: a failure here must not be taken for "nothing was changed".
+            false => self.statuses(until, &old).await.map_err(after_commit)?,
+        };
+        let status =
+            |new: &NewTransaction| known.get(&new.statement.id()).copied().unwrap_or(Status::Pending);
+        Ok(Admitted { statuses: transactions.iter().map(status).collect(), new })
+    }
+
+    async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError> {
+        let list: Vec<&[u8]> = ids.iter().map(|id| &id.0[..]).collect();
+        let statuses = self.statuses(deadline(self.timeout), &list).await?;
+        Ok(ids.iter().map(|id| statuses.get(id).copied()).collect())
+    }
+
+    async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
+        let sql = "SELECT id, received_ms FROM liotbchain.transactions WHERE height IS NULL ORDER BY arrival LIMIT $1";
+        let rows = self.read(sql, &[&i64::from(limit)]).await?;
+        let pending = |row| Ok(Pending { id: reader::id(row)?, received_ms: received_ms(row) });
+        rows.iter().map(pending).collect()
+    }
+
+    async fn pending_count(&self, limit: u64) -> Result<u64, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = "SELECT count(*) FROM (
+                       SELECT FROM liotbchain.transactions WHERE height IS NULL LIMIT $1
+                   ) AS waiting";
+        let rows = self.read(sql, &[&limit]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
+    }
+
+    async fn statements(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<HashMap<TransactionId, Statement>, StoreError> {
+        let list: Vec<&[u8]> = ids.iter().map(|id| &id.0[..]).collect();
+        let sql = "SELECT t.id, t.payload, t.signature, k.key_id
+                   FROM unnest($1::bytea[]) AS i (id)
+                   JOIN liotbchain.transactions t ON t.id = i.id
+                   LEFT JOIN liotbchain.keys k ON k.key = t.key";
+        let rows = self.read(sql, &[&list]).await?;
+        rows.iter().map(|row| Ok((reader::id(row)?, reader::statement(row)?))).collect()
+    }
+
+    async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
+        let list: Vec<&[u8]> = key_ids.iter().map(|key_id| &key_id.0[..]).collect();
+        let sql = "SELECT k.key_id, k.transactions
+                   FROM unnest($1::bytea[]) AS i (key_id) JOIN liotbchain.keys k ON k.key_id = i.key_id";
+        let rows = self.read(sql, &[&list]).await?;
+        let mut next: HashMap<KeyId, u64> = key_ids.iter().map(|key_id| (*key_id, 0)).collect();
+        for row in &rows {
+            next.insert(reader::key_id(row)?, row.get::<_, i64>("transactions").cast_unsigned());
+        }
+        Ok(next)
+    }
+
+    async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError> {
+        let list: Vec<&[u8]> = key_ids.iter().map(|key_id| &key_id.0[..]).collect();
+        let sql = "SELECT k.key_id, k.spki FROM unnest($1::bytea[]) AS i (key_id)
+                   JOIN liotbchain.keys k ON k.key_id = i.key_id WHERE k.spki IS NOT NULL";
+        let rows = self.read(sql, &[&list]).await?;
+        rows.iter().map(public_key).collect()
+    }
+
+    async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError> {
+        let keys: BTreeMap<KeyId, &PublicKey> = keys.iter().map(|key| (key.key_id(), key)).collect();
+        let key_ids: Vec<&[u8]> = keys.keys().map(|key_id| &key_id.0[..]).collect();
+        let spkis: Vec<&[u8]> = keys.values().map(|key| key.spki_der()).collect();
+        let sql = "INSERT INTO liotbchain.keys (key_id, spki)
+                   SELECT n.key_id, n.spki FROM unnest($1::bytea[], $2::bytea[]) AS n (key_id, spki)
+                   WHERE NOT EXISTS (SELECT FROM liotbchain.keys k WHERE k.key_id = n.key_id)
+                   ORDER BY n.key_id
+                   ON CONFLICT (key_id) DO NOTHING";
+        self.write(sql, &[&key_ids, &spkis]).await.map(drop)
+    }
+
+    async fn acquire_right(&self, holder: &str, ttl: Duration) -> Result<Option<Right>, StoreError> {
+        let sql = "UPDATE liotbchain.seal_right
+                   SET holder = $1, epoch = epoch + 1, expires = clock_timestamp() + $2 * interval '1 second'
+                   WHERE singleton AND (holder IS NULL OR holder = $1 OR expires <= clock_timestamp())
+                   RETURNING epoch";
+        let rows = self.write(sql, &[&holder, &seconds(ttl)]).await?;
+        let right =
+            |row: &Row| Right { holder: holder.to_owned(), epoch: row.get::<_, i64>(0).cast_unsigned() };
+        Ok(rows.first().map(right))
+    }
+
+    async fn renew_right(&self, right: &Right, ttl: Duration) -> Result<(), StoreError> {
+        let sql = "UPDATE liotbchain.seal_right SET expires = clock_timestamp() + $3 * interval '1 second'
+                   WHERE singleton AND holder = $1 AND epoch = $2 RETURNING epoch";
+        let rows = self.write(sql, &[&right.holder, &right.epoch.cast_signed(), &seconds(ttl)]).await?;
+        if rows.is_empty() { Err(StoreError::RightLost) } else { Ok(()) }
+    }
+
+    async fn release_right(&self, right: &Right) -> Result<(), StoreError> {
+        let sql = "UPDATE liotbchain.seal_right SET holder = NULL, expires = '-infinity'
+                   WHERE singleton AND holder = $1 AND epoch = $2";
+        self.write(sql, &[&right.holder, &right.epoch.cast_signed()]).await.map(drop)
+    }
+
+    async fn commit(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        disconnect: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
+        let until = deadline(self.timeout);
+        let mut attempt = 1;
+        loop {
+            let session = Session::open(&self.pool, until).await?;
+            session.begin().await?;
+            match advance::advance(&session, right, expected_tip, disconnect, connect).await {
+                Ok(()) => return Ok(session.commit().await?),
+                Err(Failure::Fault(fault)) if attempt < ATTEMPTS_MAX && fault.is_conflict() => attempt += 1,
+                Err(Failure::Fault(fault)) => return Err(fault.into()),
+                Err(Failure::Refused(error)) => {
+                    session.roll_back().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {
+        let session = self.session().await?;
+        session.begin_snapshot().await?;
+        let blocks = reader::read_blocks(&session, from, limit, bytes).await?;
+        session.roll_back().await;
+        Ok(blocks)
+    }
+
+    async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
+        let rows = self.read("SELECT height FROM liotbchain.blocks WHERE hash = $1", &[&&hash.0[..]]).await?;
+        rows.first().map(|row| reader::number(row, "height")).transpose()
+    }
+
+    async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        let rows =
+            self.read("SELECT bytes FROM liotbchain.side_blocks WHERE hash = $1", &[&&hash.0[..]]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    async fn close(&self) {
+        self.pool.close();
+        // A connection in use is closed when its operation ends, which it does by its deadline.
+        let until = deadline(self.timeout);
+        let emptied = async {
+            while self.pool.status().size > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout_at(until, emptied).await.is_err() {
+            tracing::warn!("closing PostgreSQL while an operation is not ended");
+        }
+    }
+}
+
+fn received_ms(row: &Row) -> TimestampMs {
+    row.get::<_, i64>("received_ms").cast_unsigned()
+}
+
+fn public_key(row: &Row) -> Result<(KeyId, PublicKey), StoreError> {
+    let key_id = reader::key_id(row)?;
+    let key = PublicKey::from_spki_der(row.get("spki"))
+        .map_err(|error| StoreError::Corrupt(format!("the public key {key_id}: {error}")))?;
+    if key.key_id() != key_id {
+        return Err(StoreError::Corrupt(format!("the public key {key_id} has the id {}", key.key_id())));
+    }
+    Ok((key_id, key))
+}
+
+/// Says that a look-up failed after its operation was committed.
+fn after_commit(failure: Failure) -> StoreError {
+    match StoreError::from(failure) {
+        StoreError::Unavailable(reason) => StoreError::CommitUnknown(reason),
+        other => other,
+    }
+}
+
+fn seconds(ttl: Duration) -> f64 {
+    ttl.min(RIGHT_TTL_MAX).as_secs_f64()
+}

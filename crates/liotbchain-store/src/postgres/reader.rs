@@ -1,0 +1,291 @@
+//! Reads blocks of the best chain, and its tip.
+
+use std::{collections::HashMap, collections::VecDeque, fmt::Display, sync::Arc};
+
+use liotbchain_core::{
+    Bits, Block, BlockHash, Branch, Height, KeyId, Root, TransactionId, Work,
+    block::Header,
+    chain::MEDIAN_BLOCKS,
+    merkle::{Frontier, leaf_hash},
+    rules,
+    transaction::{Content, Statement, Transaction},
+};
+use tokio_postgres::Row;
+
+use super::{fault::Failure, session::Session};
+use crate::{StoreError, StoredBlock};
+
+/// Headers asked for at once: 60 KiB.
+const HEADERS_MAX: u32 = 256;
+
+/// Transactions asked for at once: at most 16 MiB, and usually less than 100 KiB.
+const TRANSACTIONS_MAX: i64 = 256;
+
+/// Says what is wrong with the stored block.
+pub(super) fn corrupt(height: impl Display, fault: impl Display) -> StoreError {
+    StoreError::Corrupt(format!("block {height}: {fault}"))
+}
+
+/// Returns a column of 32 bytes.
+fn hash(row: &Row, column: &str) -> Result<[u8; 32], StoreError> {
+    let bytes: &[u8] = row.get(column);
+    bytes
+        .try_into()
+        .map_err(|_| StoreError::Corrupt(format!("a {column} of {} bytes: expected 32", bytes.len())))
+}
+
+/// Returns the first 32 bytes of the first column.
+pub(super) fn id(row: &Row) -> Result<TransactionId, StoreError> {
+    Ok(TransactionId(hash(row, "id")?))
+}
+
+/// Returns the key's id.
+pub(super) fn key_id(row: &Row) -> Result<KeyId, StoreError> {
+    if row.get::<_, Option<&[u8]>>("key_id").is_none() {
+        return Err(StoreError::Corrupt("the row of a transaction's key is missing".to_owned()));
+    }
+    Ok(KeyId(hash(row, "key_id")?))
+}
+
+/// Returns the block's hash.
+pub(super) fn block_hash(row: &Row) -> Result<BlockHash, StoreError> {
+    Ok(BlockHash(hash(row, "hash")?))
+}
+
+/// Returns a column that holds a 32-bit number.
+pub(super) fn number(row: &Row, column: &str) -> Result<u32, StoreError> {
+    let value: i64 = row.get(column);
+    u32::try_from(value)
+        .map_err(|_| StoreError::Corrupt(format!("a {column} of {value}: expected 0 to {}", u32::MAX)))
+}
+
+/// Returns the statement of a row.
+pub(super) fn statement(row: &Row) -> Result<Statement, StoreError> {
+    let payload: &[u8] = row.get("payload");
+    let payload = std::str::from_utf8(payload)
+        .map_err(|_| StoreError::Corrupt("a payload is not UTF-8".to_owned()))?
+        .to_owned();
+    let signature: &[u8] = row.get("signature");
+    Ok(Statement { key_id: key_id(row)?, payload, signature: signature.to_vec() })
+}
+
+/// The last block of the best chain, as its row says.
+pub(super) struct Tip {
+    pub hash: BlockHash,
+    pub total_work: Work,
+    pub header: Header,
+}
+
+impl Tip {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let height = number(row, "height")?;
+        let version: i32 = row.get("version");
+        if version != i32::from(Header::VERSION) {
+            return Err(corrupt(height, format_args!("version {version}: expected {}", Header::VERSION)));
+        }
+        let timestamp_ms: i64 = row.get("timestamp_ms");
+        let header = Header {
+            prev_block_hash: BlockHash(hash(row, "prev_block_hash")?),
+            transactions_root: Root(hash(row, "transactions_root")?),
+            history_root: Root(hash(row, "history_root")?),
+            height,
+            timestamp_ms: timestamp_ms.cast_unsigned(),
+            bits: Bits(number(row, "bits")?),
+            nonce: number(row, "nonce")?,
+        };
+        Ok(Self { hash: block_hash(row)?, total_work: Work::from_be_bytes(hash(row, "total_work")?), header })
+    }
+
+    /// Returns the best chain's last block.
+    pub async fn load(session: &Session) -> Result<Option<Self>, Failure> {
+        let sql = "SELECT * FROM liotbchain.blocks ORDER BY height DESC LIMIT 1";
+        let rows = session.query(sql, &[]).await?;
+        Ok(rows.first().map(Self::read).transpose()?)
+    }
+
+    /// Returns the best chain's block at a height.
+    pub async fn load_at(session: &Session, height: Height) -> Result<Self, Failure> {
+        let rows =
+            session.query("SELECT * FROM liotbchain.blocks WHERE height = $1", &[&i64::from(height)]).await?;
+        match rows.first() {
+            Some(row) => Ok(Self::read(row)?),
+            None => Err(corrupt(height, "it is missing").into()),
+        }
+    }
+}
+
+/// Returns the history tree's frontier over the first `size` blocks.
+pub(super) async fn load_frontier(session: &Session, size: u64) -> Result<Frontier, Failure> {
+    let places: Vec<_> = Frontier::places(size).collect();
+    let levels: Vec<i32> = places.iter().map(|(level, _)| i32::from(*level)).collect();
+    let indexes: Vec<i64> = places.iter().map(|(_, index)| index.cast_signed()).collect();
+    let sql = "SELECT n.level, n.idx, n.hash
+               FROM unnest($1::integer[], $2::bigint[]) AS p (level, idx)
+               JOIN liotbchain.history_nodes n ON n.level = p.level AND n.idx = p.idx
+               UNION ALL
+               SELECT 0, b.height, b.hash
+               FROM unnest($1::integer[], $2::bigint[]) AS p (level, idx)
+               JOIN liotbchain.blocks b ON p.level = 0 AND b.height = p.idx";
+    let rows = session.query(sql, &[&levels, &indexes]).await?;
+    let mut nodes = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let (level, index): (i32, i64) = (row.get("level"), row.get("idx"));
+        let bytes = hash(row, "hash")?;
+        nodes.insert((level, index), if level == 0 { leaf_hash(&bytes) } else { bytes });
+    }
+    let frontier = Frontier::load(size, |level, index| {
+        nodes.get(&(i32::from(level), index.cast_signed())).copied().ok_or_else(|| {
+            StoreError::Corrupt(format!(
+                "the history tree of {size} blocks lacks node {index} of level {level}"
+            ))
+        })
+    });
+    Ok(frontier?)
+}
+
+/// Returns the best chain as its tip knows it. The transaction must see one snapshot.
+///
+/// The tip's row is checked against itself and against the history tree: what a hash cannot be wrong about, and what the
+/// next block is built on.
+pub(super) async fn load_branch(session: &Session) -> Result<Option<Branch>, Failure> {
+    let Some(tip) = Tip::load(session).await? else { return Ok(None) };
+    let height = tip.header.height;
+    let computed = tip.header.compute_hash();
+    if computed != tip.hash {
+        return Err(corrupt(
+            height,
+            format_args!("its header has the hash {computed}, its row says {}", tip.hash),
+        )
+        .into());
+    }
+    let mut history = load_frontier(session, u64::from(height)).await?;
+    if history.root() != tip.header.history_root {
+        let (got, expected) = (tip.header.history_root, history.root());
+        return Err(corrupt(
+            height,
+            format_args!("history_root is {got}: the history tree gives {expected}"),
+        )
+        .into());
+    }
+    history.append(leaf_hash(&tip.hash.0));
+
+    let sql = "SELECT timestamp_ms FROM liotbchain.blocks WHERE height > $1 ORDER BY height";
+    let rows = session.query(sql, &[&(i64::from(height) - MEDIAN_BLOCKS as i64)]).await?;
+    let timestamps_ms: Vec<u64> = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect();
+    if timestamps_ms.len() != MEDIAN_BLOCKS.min(height as usize + 1) {
+        return Err(
+            corrupt(height, format_args!("some of the last {MEDIAN_BLOCKS} blocks are missing")).into()
+        );
+    }
+
+    let genesis =
+        read_blocks(session, 0, 1, 0).await?.into_iter().next().ok_or_else(|| corrupt(0, "it is missing"))?;
+    let stated = genesis.hash;
+    let (genesis, rules) = rules::check_genesis(genesis.block).map_err(|error| corrupt(0, error))?;
+    if genesis.hash() != stated {
+        let fault = format!("its header has the hash {}, its row says {stated}", genesis.hash());
+        return Err(corrupt(0, fault).into());
+    }
+    Ok(Some(Branch::load(rules, stated, tip.hash, height, history, timestamps_ms, tip.total_work)))
+}
+
+/// Returns blocks from a height upwards: at least one if there is any, at most `limit`, and none after `bytes` bytes of
+/// payload. The transaction must see one snapshot, or hold the right to seal.
+pub(super) async fn read_blocks(
+    session: &Session,
+    from: Height,
+    limit: u32,
+    bytes: usize,
+) -> Result<Vec<StoredBlock>, Failure> {
+    let sql = "SELECT * FROM liotbchain.blocks WHERE height >= $1 ORDER BY height LIMIT $2";
+    let mut blocks = Vec::new();
+    let mut bytes_read = 0;
+    let mut next = i64::from(from);
+    loop {
+        let wanted = (limit - blocks.len() as u32).min(HEADERS_MAX);
+        let rows = session.query(sql, &[&next, &i64::from(wanted)]).await?;
+        let Some(last) = rows.last() else { return Ok(blocks) };
+        let mut transactions = Transactions::new(session, next, last.get("height"));
+        for row in &rows {
+            let Tip { hash, total_work, header } = Tip::read(row)?;
+            let (held, ids) = transactions.take(header.height).await?;
+            let full = held.iter().filter_map(Transaction::statement);
+            bytes_read += full.map(|statement| statement.payload.len()).sum::<usize>();
+            next = i64::from(header.height) + 1;
+            blocks.push(StoredBlock { hash, total_work, block: Block { header, transactions: held }, ids });
+            if bytes_read >= bytes {
+                return Ok(blocks);
+            }
+        }
+        if rows.len() < HEADERS_MAX as usize {
+            return Ok(blocks);
+        }
+    }
+}
+
+/// Reads the transactions of a range of blocks in their order, some at a time.
+struct Transactions<'a> {
+    session: &'a Session,
+    /// Where the last one stood that was read.
+    after: (i64, i64),
+    last_height: i64,
+    waiting: VecDeque<Row>,
+    at_end: bool,
+}
+
+impl<'a> Transactions<'a> {
+    fn new(session: &'a Session, from: i64, last_height: i64) -> Self {
+        Self { session, after: (from, -1), last_height, waiting: VecDeque::new(), at_end: false }
+    }
+
+    /// Returns the transactions of a block with their ids; heights must be asked for in their order.
+    async fn take(
+        &mut self,
+        height: Height,
+    ) -> Result<(Vec<Transaction>, Vec<Option<TransactionId>>), Failure> {
+        let (mut held, mut ids) = (Vec::new(), Vec::new());
+        loop {
+            if self.waiting.is_empty() && !self.at_end {
+                self.fetch().await?;
+            }
+            let Some(row) = self.waiting.front() else { return Ok((held, ids)) };
+            let of: i64 = row.get("height");
+            if of > i64::from(height) {
+                return Ok((held, ids));
+            }
+            if of < i64::from(height) {
+                return Err(corrupt(of, "it has transactions, but no header").into());
+            }
+            let position: i64 = row.get("position");
+            if position != held.len() as i64 {
+                let fault =
+                    format_args!("a transaction stands at position {position}: expected {}", held.len());
+                return Err(corrupt(height, fault).into());
+            }
+            let statement = statement(row).map_err(|error| corrupt(height, error))?;
+            let sequence: i64 = row.get("sequence");
+            ids.push(Some(id(row)?));
+            held.push(Transaction {
+                sequence: sequence.cast_unsigned(),
+                content: Content::Full(Arc::new(statement)),
+            });
+            self.waiting.pop_front();
+        }
+    }
+
+    async fn fetch(&mut self) -> Result<(), Failure> {
+        let sql = "SELECT t.height, t.position, t.sequence, t.id, t.payload, t.signature, k.key_id
+                   FROM liotbchain.transactions t LEFT JOIN liotbchain.keys k ON k.key = t.key
+                   WHERE t.height IS NOT NULL AND (t.height, t.position) > ($1, $2) AND t.height <= $3
+                   ORDER BY t.height, t.position LIMIT $4";
+        let (height, position) = self.after;
+        let rows =
+            self.session.query(sql, &[&height, &position, &self.last_height, &TRANSACTIONS_MAX]).await?;
+        if let Some(row) = rows.last() {
+            self.after = (row.get("height"), row.get("position"));
+        }
+        self.at_end = (rows.len() as i64) < TRANSACTIONS_MAX;
+        self.waiting = rows.into();
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! What the rows say: blocks, the branch, transactions, keys.
+
+use std::{collections::HashMap, sync::Arc};
+
+use liotbchain_core::{
+    Bits, Block, BlockHash, Branch, Content, Header, Height, KeyId, PublicKey, Root, Statement, Transaction,
+    TransactionId, Work,
+    chain::MEDIAN_BLOCKS,
+    merkle::{self, Frontier},
+    rules,
+};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
+
+use crate::{Pending, Place, Status, StoreError, StoredBlock};
+
+/// What a block's own row says.
+struct BlockRow {
+    hash: BlockHash,
+    header: Header,
+    total_work: Work,
+}
+
+/// The columns that [`BlockRow::read`] expects.
+const BLOCK_COLUMNS: &str = "height, hash, version, prev_block_hash, transactions_root, history_root, timestamp_ms, bits, nonce, total_work";
+
+impl BlockRow {
+    fn read(row: &Row<'_>) -> Result<Self, StoreError> {
+        let height = row.get(0)?;
+        let version: i64 = row.get(2)?;
+        if version != i64::from(Header::VERSION) {
+            return Err(StoreError::Corrupt(format!("block {height} has version {version}")));
+        }
+        let header = Header {
+            prev_block_hash: BlockHash(row.get(3)?),
+            transactions_root: Root(row.get(4)?),
+            history_root: Root(row.get(5)?),
+            height,
+            timestamp_ms: row.get::<_, i64>(6)?.cast_unsigned(),
+            bits: Bits(row.get(7)?),
+            nonce: row.get(8)?,
+        };
+        Ok(Self { hash: BlockHash(row.get(1)?), header, total_work: Work::from_be_bytes(row.get(9)?) })
+    }
+
+    /// Returns an error where the header is not the one that the hash stands for.
+    fn check_hash(&self) -> Result<(), StoreError> {
+        let computed = self.header.compute_hash();
+        if self.hash != computed {
+            let height = self.header.height;
+            return Err(StoreError::Corrupt(format!(
+                "block {height} has the hash {computed}, its row says {}",
+                self.hash
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The last block of the best chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tip {
+    pub(super) height: Height,
+    pub(super) hash: BlockHash,
+    pub(super) total_work: Work,
+}
+
+pub(super) fn tip(connection: &Connection) -> Result<Option<Tip>, StoreError> {
+    let query = "SELECT height, hash, total_work FROM blocks ORDER BY height DESC LIMIT 1";
+    let read = |row: &Row<'_>| {
+        let total_work = Work::from_be_bytes(row.get(2)?);
+        Ok(Tip { height: row.get(0)?, hash: BlockHash(row.get(1)?), total_work })
+    };
+    Ok(connection.prepare_cached(query)?.query_row([], read).optional()?)
+}
+
+/// Returns the frontier of the history tree over the blocks below `size`, of which `last` is the highest.
+pub(super) fn frontier(connection: &Connection, size: u64, last: BlockHash) -> Result<Frontier, StoreError> {
+    let mut node =
+        connection.prepare_cached("SELECT hash FROM history_nodes WHERE level = ?1 AND idx = ?2")?;
+    Frontier::load(size, |level, index| {
+        if level == 0 {
+            return Ok(merkle::leaf_hash(&last.0));
+        }
+        let hash = node.query_row((level, index.cast_signed()), |row| row.get(0)).optional()?;
+        hash.ok_or_else(|| {
+            StoreError::Corrupt(format!("node {index} of level {level} of the history tree is missing"))
+        })
+    })
+}
+
+pub(super) fn branch(connection: &Connection) -> Result<Option<Branch>, StoreError> {
+    let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks ORDER BY height DESC LIMIT {MEDIAN_BLOCKS}");
+    let mut statement = connection.prepare_cached(&query)?;
+    let rows: Result<Vec<_>, _> = statement.query_and_then([], BlockRow::read)?.collect();
+    let rows = rows?;
+    let Some(tip) = rows.first() else { return Ok(None) };
+    tip.check_hash()?;
+    let height = tip.header.height;
+    let mut history = frontier(connection, u64::from(height), tip.header.prev_block_hash)?;
+    if history.root() != tip.header.history_root {
+        return Err(StoreError::Corrupt(format!(
+            "the history tree below block {height} is not the one it names"
+        )));
+    }
+    history.append(merkle::leaf_hash(&tip.hash.0));
+    let genesis = block(connection, 0)?
+        .ok_or_else(|| StoreError::Corrupt("the genesis block is missing".to_owned()))?;
+    let genesis_hash = genesis.hash;
+    let (checked, rules) = rules::check_genesis(genesis.block)
+        .map_err(|error| StoreError::Corrupt(format!("block 0: {error}")))?;
+    if checked.hash() != genesis_hash {
+        return Err(StoreError::Corrupt(format!(
+            "block 0 has the hash {}, its row says {genesis_hash}",
+            checked.hash()
+        )));
+    }
+    let timestamps_ms = rows.iter().rev().map(|row| row.header.timestamp_ms);
+    Ok(Some(Branch::load(rules, genesis_hash, tip.hash, height, history, timestamps_ms, tip.total_work)))
+}
+
+/// Reads a block whose header must be the one that its hash stands for.
+pub(super) fn sound_block(connection: &Connection, height: Height) -> Result<Block, StoreError> {
+    let stored = block(connection, height)?;
+    let stored = stored.ok_or_else(|| StoreError::Corrupt(format!("block {height} is missing")))?;
+    BlockRow { hash: stored.hash, header: stored.block.header.clone(), total_work: stored.total_work }
+        .check_hash()?;
+    Ok(stored.block)
+}
+
+fn block(connection: &Connection, height: Height) -> Result<Option<StoredBlock>, StoreError> {
+    Ok(blocks(connection, height, 1, 0)?.pop().filter(|block| block.block.header.height == height))
+}
+
+pub(super) fn blocks(
+    connection: &Connection,
+    from: Height,
+    limit: u32,
+    bytes: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
+    let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ?1 ORDER BY height LIMIT ?2");
+    let mut statement = connection.prepare_cached(&query)?;
+    let mut transactions = connection.prepare_cached(
+        "SELECT id, sequence, key_id, payload, signature FROM transactions JOIN keys USING (key)
+         WHERE height = ?1 ORDER BY position",
+    )?;
+    let mut rows = statement.query((from, limit))?;
+    let mut blocks = Vec::new();
+    let mut payload_bytes = 0;
+    while let Some(row) = rows.next()? {
+        let BlockRow { hash, header, total_work } = BlockRow::read(row)?;
+        let mut ids = Vec::new();
+        let mut block = Block { header, transactions: Vec::new() };
+        let mut of_block = transactions.query([block.header.height])?;
+        while let Some(row) = of_block.next()? {
+            let statement = read_statement(row, 2)?;
+            payload_bytes += statement.payload.len();
+            let sequence = row.get::<_, i64>(1)?.cast_unsigned();
+            block.transactions.push(Transaction { sequence, content: Content::Full(Arc::new(statement)) });
+            ids.push(Some(TransactionId(row.get(0)?)));
+        }
+        blocks.push(StoredBlock { hash, total_work, block, ids });
+        if payload_bytes >= bytes {
+            break;
+        }
+    }
+    Ok(blocks)
+}
+
+/// Reads `key_id, payload, signature` from a column on.
+fn read_statement(row: &Row<'_>, column: usize) -> rusqlite::Result<Statement> {
+    Ok(Statement {
+        key_id: KeyId(row.get(column)?),
+        payload: row.get(column + 1)?,
+        signature: row.get(column + 2)?,
+    })
+}
+
+/// Finds transactions by their ids.
+pub(super) struct StatusQuery<'a>(CachedStatement<'a>);
+
+impl<'a> StatusQuery<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
+        let query =
+            "SELECT height, position, hash FROM transactions LEFT JOIN blocks USING (height) WHERE id = ?1";
+        Ok(Self(connection.prepare_cached(query)?))
+    }
+
+    pub(super) fn status(&mut self, id: &TransactionId) -> Result<Option<Status>, StoreError> {
+        let read = |row: &Row<'_>| {
+            let Some(height) = row.get(0)? else { return Ok(Status::Pending) };
+            Ok(Status::Sealed(Place { height, position: row.get(1)?, block_hash: BlockHash(row.get(2)?) }))
+        };
+        Ok(self.0.query_row([&id.0], read).optional()?)
+    }
+}
+
+pub(super) fn look_up(
+    connection: &Connection,
+    ids: &[TransactionId],
+) -> Result<Vec<Option<Status>>, StoreError> {
+    let mut query = StatusQuery::new(connection)?;
+    ids.iter().map(|id| query.status(id)).collect()
+}
+
+pub(super) fn pending(connection: &Connection, limit: u32) -> Result<Vec<Pending>, StoreError> {
+    let query = "SELECT id, received_ms FROM transactions WHERE height IS NULL ORDER BY arrival LIMIT ?1";
+    let read = |row: &Row<'_>| {
+        Ok(Pending { id: TransactionId(row.get(0)?), received_ms: row.get::<_, i64>(1)?.cast_unsigned() })
+    };
+    Ok(connection.prepare_cached(query)?.query_map([limit], read)?.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn pending_count(connection: &Connection, limit: u64) -> Result<u64, StoreError> {
+    let query = "SELECT count(*) FROM (SELECT 1 FROM transactions WHERE height IS NULL LIMIT ?1)";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(connection.prepare_cached(query)?.query_row([limit], |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+pub(super) fn statements(
+    connection: &Connection,
+    ids: &[TransactionId],
+) -> Result<HashMap<TransactionId, Statement>, StoreError> {
+    let query = "SELECT key_id, payload, signature FROM transactions JOIN keys USING (key) WHERE id = ?1";
+    let mut query = connection.prepare_cached(query)?;
+    let mut found = HashMap::with_capacity(ids.len());
+    for id in ids {
+        if let Some(statement) = query.query_row([&id.0], |row| read_statement(row, 0)).optional()? {
+            found.insert(*id, statement);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn next_sequences(
+    connection: &Connection,
+    key_ids: &[KeyId],
+) -> Result<HashMap<KeyId, u64>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT transactions FROM keys WHERE key_id = ?1")?;
+    let mut next = |key_id: &KeyId| {
+        let transactions: Option<i64> = query.query_row([&key_id.0], |row| row.get(0)).optional()?;
+        Ok((*key_id, transactions.unwrap_or(0).cast_unsigned()))
+    };
+    key_ids.iter().map(&mut next).collect()
+}
+
+pub(super) fn public_keys(
+    connection: &Connection,
+    key_ids: &[KeyId],
+) -> Result<HashMap<KeyId, PublicKey>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT spki FROM keys WHERE key_id = ?1")?;
+    let mut found = HashMap::with_capacity(key_ids.len());
+    for key_id in key_ids {
+        let spki: Option<Option<Vec<u8>>> = query.query_row([&key_id.0], |row| row.get(0)).optional()?;
+        let Some(spki) = spki.flatten() else { continue };
+        let key = PublicKey::from_spki_der(&spki);
+        let key = key.map_err(|error| StoreError::Corrupt(format!("key {key_id}: {error}")))?;
+        if key.key_id() != *key_id {
+            return Err(StoreError::Corrupt(format!("key {key_id} is stored as {}", key.key_id())));
+        }
+        found.insert(*key_id, key);
+    }
+    Ok(found)
+}
+
+pub(super) fn height_of(connection: &Connection, hash: BlockHash) -> Result<Option<Height>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT height FROM blocks WHERE hash = ?1")?;
+    Ok(query.query_row([&hash.0], |row| row.get(0)).optional()?)
+}
+
+pub(super) fn side_block(connection: &Connection, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT bytes FROM side_blocks WHERE hash = ?1")?;
+    Ok(query.query_row([&hash.0], |row| row.get(0)).optional()?)
+}

@@ -1,0 +1,338 @@
+//! The command line: which commands there are, and what they are told.
+//!
+//! The flags of the settings come from the table of settings. Nothing is done here; `main` does what was asked.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use liotbchain_core::Height;
+
+use crate::settings::{Kind, Role, Setting, TABLE, Texts};
+
+/// What somebody asked for.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What is to be done.
+    pub task: Task,
+    /// Whether a program reads the answer.
+    pub json: bool,
+    /// The settings given as flags.
+    pub flags: Texts,
+}
+
+/// A command with its own arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Demo,
+    Receiver,
+    Sender,
+    KeysGenerate { out: Option<PathBuf> },
+    KeysShow { file: Option<PathBuf> },
+    ChainShow { from: Option<Height>, limit: Option<u32> },
+    ChainValidate,
+    ChainExport { out: PathBuf, force: bool },
+    ChainImport { file: PathBuf },
+    ConfigShow,
+    ConfigCheck,
+}
+
+impl Task {
+    /// Returns the family whose settings the command takes.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Demo => Role::Demo,
+            Self::Receiver => Role::Receiver,
+            Self::Sender => Role::Sender,
+            Self::KeysGenerate { .. } | Self::KeysShow { .. } => Role::Keys,
+            Self::ChainShow { .. }
+            | Self::ChainValidate
+            | Self::ChainExport { .. }
+            | Self::ChainImport { .. } => Role::Chain,
+            Self::ConfigShow | Self::ConfigCheck => Role::Config,
+        }
+    }
+}
+
+impl Invocation {
+    /// Parses a command line.
+    ///
+    /// # Errors
+    ///
+    /// With what clap has to say: a usage error, or the text of `--help` and `--version`.
+    pub fn parse<T: Into<std::ffi::OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut matches = command().try_get_matches_from(words)?;
+        let (name, mut command) = matches.remove_subcommand().expect("clap asks for a command");
+        let (task, mut leaf) = match name.as_str() {
+            "demo" => (Task::Demo, command),
+            "receiver" => (Task::Receiver, command),
+            "sender" => (Task::Sender, command),
+            family => {
+                let (name, mut leaf) = command.remove_subcommand().expect("clap asks for a command");
+                let task = match (family, name.as_str()) {
+                    ("keys", "generate") => Task::KeysGenerate { out: leaf.remove_one("out") },
+                    ("keys", "show") => Task::KeysShow { file: leaf.remove_one("file") },
+                    ("chain", "show") => {
+                        Task::ChainShow { from: leaf.remove_one("from"), limit: leaf.remove_one("limit") }
+                    }
+                    ("chain", "validate") => Task::ChainValidate,
+                    ("chain", "export") => {
+                        let force = leaf.get_flag("force");
+                        Task::ChainExport { out: take_path(&mut leaf, "out"), force }
+                    }
+                    ("chain", "import") => Task::ChainImport { file: take_path(&mut leaf, "file") },
+                    ("config", "show") => Task::ConfigShow,
+                    ("config", "check") => Task::ConfigCheck,
+                    _ => unreachable!("clap knows no other command"),
+                };
+                (task, leaf)
+            }
+        };
+        let json = leaf.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or(false);
+        let flags = TABLE
+            .iter()
+            .filter_map(|setting| Some((setting.name, leaf.try_remove_one::<String>(setting.name).ok()??)))
+            .collect();
+        Ok(Self { task, json, flags })
+    }
+}
+
+/// Describes every command.
+pub fn command() -> Command {
+    Command::new("liotbchain")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps signed readings of small devices in a blockchain, to learn from and to experiment with")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(json(leaf(
+            "demo",
+            "Runs receiver, sender and simulated devices, and shows each block as it is mined",
+            Role::Demo,
+            "liotbchain demo --difficulty 4",
+        )))
+        .subcommand(leaf(
+            "receiver",
+            "Takes signed readings over HTTP and mines them into blocks",
+            Role::Receiver,
+            "liotbchain receiver --receiver-listen 127.0.0.1:5001",
+        ))
+        .subcommand(leaf(
+            "sender",
+            "Makes, signs and sends the readings of simulated devices",
+            Role::Sender,
+            "liotbchain sender --receiver-url http://127.0.0.1:5001",
+        ))
+        .subcommand(
+            family("keys", "Makes and shows the key that the sender signs with")
+                .subcommand(
+                    json(leaf(
+                        "generate",
+                        "Makes a key, and shows its public half",
+                        Role::Keys,
+                        "liotbchain keys generate --kind rsa",
+                    ))
+                    .mut_arg("SENDER_KEY", |kind| kind.visible_alias("kind").hide_short_help(false))
+                    .arg(path("out").long("out").help("File to make [default: the sender's, in DATA_DIR]")),
+                )
+                .subcommand(
+                    json(leaf(
+                        "show",
+                        "Shows the public half of a key and its id, never the private half",
+                        Role::Keys,
+                        "liotbchain keys show --json",
+                    ))
+                    .arg(path("file").help("File of the key [default: the sender's, in DATA_DIR]")),
+                ),
+        )
+        .subcommand(
+            family("chain", "Shows, checks, exports and imports the chain in a store")
+                .subcommand(
+                    json(leaf(
+                        "show",
+                        "Shows the chain in short with its last blocks, or the blocks asked for",
+                        Role::Chain,
+                        "liotbchain chain show --from 100 --limit 20 --json",
+                    ))
+                    .arg(number("from", "HEIGHT", 0).help("First block to show"))
+                    .arg(number("limit", "N", 1).help("Blocks to show; without --from the last ones"))
+                    .mut_arg("json", |json| {
+                        json.help(
+                            "Answers with JSON: one object, or with --from or --limit an object a block",
+                        )
+                    }),
+                )
+                .subcommand(json(leaf(
+                    "validate",
+                    "Checks every rule of every block, and names the first fault",
+                    Role::Chain,
+                    "liotbchain chain validate",
+                )))
+                .subcommand(
+                    json(leaf(
+                        "export",
+                        "Writes the chain to a file that others can check",
+                        Role::Chain,
+                        "liotbchain chain export --out chain.ndjson",
+                    ))
+                    .arg(path("out").long("out").required(true).help("File to write; - is standard output"))
+                    .arg(
+                        Arg::new("force")
+                            .long("force")
+                            .action(ArgAction::SetTrue)
+                            .help("Replaces the file if there is one"),
+                    ),
+                )
+                .subcommand(
+                    json(leaf(
+                        "import",
+                        "Checks an exported chain and puts it into an empty store",
+                        Role::Chain,
+                        "liotbchain chain import chain.ndjson --database-url sqlite:copy.db",
+                    ))
+                    .arg(path("file").required(true).help("File to read; it is read twice")),
+                ),
+        )
+        .subcommand(
+            family("config", "Shows and checks the settings")
+                .subcommand(json(leaf(
+                    "show",
+                    "Shows each setting and where its value came from",
+                    Role::Config,
+                    "liotbchain config show",
+                )))
+                .subcommand(json(leaf(
+                    "check",
+                    "Says everything that is wrong with the settings",
+                    Role::Config,
+                    "liotbchain config check --difficulty 4",
+                ))),
+        )
+        .after_help("Example:\n  liotbchain demo\n\n`liotbchain COMMAND --help` shows a command's settings.")
+}
+
+fn family(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true)
+}
+
+fn leaf(name: &'static str, about: &'static str, role: Role, example: &str) -> Command {
+    let settings = TABLE.iter().filter(|setting| role == Role::Config || setting.roles.contains(&role));
+    Command::new(name)
+        .about(about)
+        .args(settings.filter_map(setting_flag))
+        .after_help(format!("Example:\n  {example}"))
+        .after_long_help(format!(
+            "A setting can also be exported as a variable (DATA_DIR), or stand in .env (DATA_DIR) or liotbchain.toml\n\
+             (data_dir), in this folder or above. The first of these that has it counts, a flag before all.\n\n\
+             Example:\n  {example}"
+        ))
+}
+
+/// Makes the flag of a setting; `-h` leaves it out, `--help` shows it.
+fn setting_flag(setting: &Setting) -> Option<Arg> {
+    let long_help = format!("{}\n[{}; default: {}]", setting.meaning, setting.kind, setting.default.words());
+    let flag = Arg::new(setting.name)
+        .long(setting.flag()?)
+        .value_name(setting.kind.value_name())
+        .long_help(long_help)
+        .help_heading("Settings")
+        .hide_short_help(true)
+        // So that `--difficulty -1` is answered with the range.
+        .allow_negative_numbers(true);
+    Some(match setting.kind {
+        Kind::Bool => flag.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => flag,
+    })
+}
+
+fn json(command: Command) -> Command {
+    command.arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answers with JSON"))
+}
+
+fn path(name: &'static str) -> Arg {
+    Arg::new(name).value_name("FILE").value_parser(value_parser!(PathBuf))
+}
+
+fn number(name: &'static str, value_name: &'static str, min: i64) -> Arg {
+    Arg::new(name).long(name).value_name(value_name).value_parser(value_parser!(u32).range(min..))
+}
+
+fn take_path(matches: &mut ArgMatches, name: &str) -> PathBuf {
+    matches.remove_one(name).expect("clap asks for the path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, clap::Error> {
+        Invocation::parse(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn knows_every_command() {
+        for (line, task) in [
+            ("liotbchain demo", Task::Demo),
+            ("liotbchain receiver", Task::Receiver),
+            ("liotbchain sender", Task::Sender),
+            ("liotbchain keys generate", Task::KeysGenerate { out: None }),
+            ("liotbchain keys generate --out a.pem", Task::KeysGenerate { out: Some("a.pem".into()) }),
+            ("liotbchain keys show", Task::KeysShow { file: None }),
+            ("liotbchain keys show a.pem", Task::KeysShow { file: Some("a.pem".into()) }),
+            ("liotbchain chain show", Task::ChainShow { from: None, limit: None }),
+            ("liotbchain chain show --from 0 --limit 1", Task::ChainShow { from: Some(0), limit: Some(1) }),
+            ("liotbchain chain validate", Task::ChainValidate),
+            ("liotbchain chain export --out -", Task::ChainExport { out: "-".into(), force: false }),
+            ("liotbchain chain export --out a --force", Task::ChainExport { out: "a".into(), force: true }),
+            ("liotbchain chain import a.ndjson", Task::ChainImport { file: "a.ndjson".into() }),
+            ("liotbchain config show", Task::ConfigShow),
+            ("liotbchain config check", Task::ConfigCheck),
+        ] {
+            assert_eq!(parse(line).unwrap().task, task, "{line}");
+        }
+    }
+
+    #[test]
+    fn takes_settings_as_flags_where_they_concern_the_command() {
+        let invocation =
+            parse("liotbchain receiver --difficulty -1 --data-dir=/d --allow-lossy-failover").unwrap();
+        let expected = [("ALLOW_LOSSY_FAILOVER", "true"), ("DATA_DIR", "/d"), ("DIFFICULTY", "-1")];
+        assert_eq!(invocation.flags, expected.map(|(name, text)| (name, text.to_owned())).into());
+        assert!(parse("liotbchain sender --difficulty 3").is_err());
+        assert!(parse("liotbchain config show --sender-key rsa --difficulty 3").is_ok());
+    }
+
+    #[test]
+    fn the_kind_of_a_new_key_is_the_senders_setting() {
+        let invocation = parse("liotbchain keys generate --kind rsa").unwrap();
+        assert_eq!(invocation.flags, [("SENDER_KEY", "rsa".to_owned())].into());
+    }
+
+    #[test]
+    fn takes_no_secret_as_a_flag() {
+        assert!(parse("liotbchain receiver --api-token 0123456789abcdef").is_err());
+    }
+
+    #[test]
+    fn takes_json_where_a_program_may_read() {
+        assert!(parse("liotbchain config show --json").unwrap().json);
+        assert!(!parse("liotbchain config show").unwrap().json);
+        assert!(parse("liotbchain receiver --json").is_err());
+    }
+
+    #[test]
+    fn every_line_of_the_short_help_fits_a_terminal() {
+        let mut root = command();
+        for leaf in root.get_subcommands_mut() {
+            for line in leaf.render_help().to_string().lines() {
+                assert!(line.chars().count() <= 100, "{line}");
+            }
+        }
+        assert!(root.render_help().to_string().lines().all(|line| line.chars().count() <= 100));
+    }
+}

@@ -1,0 +1,120 @@
+//! `liotbchain receiver`: takes readings until it is asked to stop.
+
+use std::net::SocketAddr;
+
+use liotbchain_core::Difficulty;
+use liotbchain_http::{Edge, Limits, Token};
+use liotbchain_node::{Ledger, LedgerConfig};
+use liotbchain_server::{ReceiverConfig, StartReport, start_report};
+use tokio::net::TcpListener;
+
+use crate::Failure;
+use crate::data_dir::DataDir;
+use crate::opening::open_store;
+use crate::output::{say, warn};
+use crate::settings::{LogFormat, Settings};
+use crate::stop::Stop;
+
+/// Serves a chain until somebody asks to stop.
+///
+/// # Errors
+///
+/// Where it cannot start. Once it runs it goes on: while the store is away, requests are told so.
+pub async fn run(settings: &Settings) -> Result<(), Failure> {
+    let receiver = OpenReceiver::open(settings, edge(settings)).await?;
+    let stop =
+        Stop::on_signal().map_err(|error| Failure::failed(format!("no signal can be caught: {error}")))?;
+    tell(&receiver.report().await, settings.log_format);
+    let OpenReceiver { _data_dir, listener, config, ledger, .. } = receiver;
+    let asked = async {
+        stop.asked().await;
+        tracing::info!("stopping: no new requests, those in flight are answered");
+    };
+    liotbchain_server::serve(config, ledger.clone(), listener, asked).await;
+    ledger.shutdown().await;
+    tracing::info!(height = ledger.status().height, pending = ledger.status().pending, "stopped");
+    Ok(())
+}
+
+/// A receiver that has all it needs and is not served yet. Its ledger is to be shut down.
+pub struct OpenReceiver {
+    /// Taken as long as the receiver lives.
+    pub _data_dir: DataDir,
+    pub listener: TcpListener,
+    pub address: SocketAddr,
+    pub config: ReceiverConfig,
+    pub ledger: Ledger,
+}
+
+impl OpenReceiver {
+    /// Takes folder and port, opens the store and its chain, or makes a chain.
+    pub async fn open(settings: &Settings, edge: Edge) -> Result<Self, Failure> {
+        let data_dir = DataDir::take(&settings.data_dir)?;
+        let holder = data_dir.holder()?;
+        // Before the chain: a port that is taken must not leave a new chain behind.
+        let listener = edge.bind(settings.receiver_listen, "RECEIVER_LISTEN").await?;
+        let address = listener.local_addr().unwrap_or(settings.receiver_listen);
+        let config = receiver_config(settings, edge);
+        let store = open_store(settings).await?;
+        let ledger = match Ledger::open(store.clone(), ledger_config(settings, holder)).await {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                store.close().await;
+                return Err(error.into());
+            }
+        };
+        Ok(Self { _data_dir: data_dir, listener, address, config, ledger })
+    }
+
+    /// Returns what there is to say at the start.
+    pub async fn report(&self) -> StartReport {
+        start_report(&self.ledger, self.address).await
+    }
+}
+
+fn tell(report: &StartReport, format: LogFormat) {
+    match format {
+        LogFormat::Text => {
+            report.lines.iter().for_each(say);
+            report.warnings.iter().for_each(|warning| warn(warning, None));
+        }
+        LogFormat::Json => report.log(),
+    }
+}
+
+/// Returns who may use a server.
+pub fn edge(settings: &Settings) -> Edge {
+    Edge {
+        allowed_hosts: settings.allowed_hosts.clone().unwrap_or_default(),
+        api_token: settings.api_token.as_ref().map(|token| Token::new(token.reveal())),
+    }
+}
+
+fn receiver_config(settings: &Settings, edge: Edge) -> ReceiverConfig {
+    ReceiverConfig {
+        edge,
+        limits: Limits {
+            connections_max: settings.connections_max,
+            body_size_max: settings.body_size_max,
+            ..Limits::default()
+        },
+        payload_size_max: settings.payload_size_max,
+        list_items_max: settings.list_items_max,
+        seal_wait: settings.seal_wait,
+    }
+}
+
+fn ledger_config(settings: &Settings, holder: String) -> LedgerConfig {
+    LedgerConfig {
+        transactions_per_block: settings.transactions_per_block,
+        difficulty: Difficulty::new(settings.difficulty.into())
+            .expect("the table of settings has the same range"),
+        nonce_limit: settings.nonce_limit,
+        mining_threads: settings.mining_threads,
+        block_max_age: settings.block_max_age,
+        pending_max: settings.pending_max,
+        network: settings.network_name.clone(),
+        holder,
+        ..LedgerConfig::default()
+    }
+}

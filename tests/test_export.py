@@ -1,0 +1,165 @@
+"""Exports are checked by two programs that share no code, and both refuse a chain that breaks any one rule."""
+
+import contextlib
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import cases
+import mutants
+import signer as keys
+import verify_export
+from chain_builder import ChainBuilder
+from program import ROOT, Receiver, run
+
+VERIFIER = Path(__file__).parent / "verify_export.py"
+
+
+@dataclass
+class Verdict:
+    returncode: int
+    stdout: str
+
+
+def verify(path):
+    """Runs the verifier, without the seconds that a hundred new Python processes take."""
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        code = verify_export.main([str(path)])
+    return Verdict(code, stdout.getvalue())
+
+
+def write(folder, export):
+    path = folder / "chain.ndjson"
+    path.write_bytes(export)
+    return path
+
+
+def lines_of(path):
+    with open(path, "rb") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", mutants.MUTANTS)
+def test_refuses_an_export_that_breaks_one_rule(tmp_path, name):
+    build, field, words = mutants.MUTANTS[name]
+    path = write(tmp_path, build())
+
+    verdict = verify(path)
+    assert verdict.returncode == 3, verdict.stdout
+    assert re.match(rf"invalid: (block \d+, )?(transaction \d+, )?({field})\b.*:", verdict.stdout), verdict.stdout
+
+    imported = run("chain", "import", path, folder=tmp_path)
+    assert imported.returncode in (1, 3), imported.stderr
+    assert re.search(words, imported.stderr, re.IGNORECASE), imported.stderr
+    assert "panicked" not in imported.stderr
+
+    # Nothing of a refused chain stays behind: the store is still empty and takes a good one.
+    good = write(tmp_path, mutants.ed25519_and_p256())
+    assert run("chain", "import", good, folder=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("name", mutants.VALID)
+def test_takes_an_odd_but_valid_export(tmp_path, name):
+    path = write(tmp_path, mutants.VALID[name]())
+    verdict = verify(path)
+    assert verdict.returncode == 0, verdict.stdout
+
+    imported = run("chain", "import", path, folder=tmp_path)
+    assert imported.returncode == 0, imported.stderr
+    validated = run("chain", "validate", folder=tmp_path)
+    assert validated.returncode == 0, validated.stderr
+    again = tmp_path / "again.ndjson"
+    assert run("chain", "export", "--out", again, folder=tmp_path).returncode == 0
+    assert lines_of(again) == lines_of(path)
+
+
+def test_verifier_counts_pruned_transactions(tmp_path):
+    verdict = verify(write(tmp_path, mutants.with_pruned()))
+    assert verdict.returncode == 0
+    assert "1 transactions are pruned" in verdict.stdout
+
+
+def test_import_needs_an_empty_store(tmp_path):
+    path = write(tmp_path, mutants.ed25519_and_p256())
+    assert run("chain", "import", path, folder=tmp_path).returncode == 0
+    before = run("chain", "export", "--out", "-", folder=tmp_path).stdout
+    again = run("chain", "import", write(tmp_path, ChainBuilder().export()), folder=tmp_path)
+    assert again.returncode == 1
+    assert "empty" in again.stderr
+    assert run("chain", "export", "--out", "-", folder=tmp_path).stdout == before
+
+
+@pytest.fixture(scope="module")
+def real_export(tmp_path_factory):
+    """The export of a chain that a receiver made, of readings by every kind of key and in every spelling."""
+    folder = tmp_path_factory.mktemp("export")
+    with Receiver(folder, TRANSACTIONS_PER_BLOCK=3) as receiver:
+        rsa = keys.rsa_key()
+        devices = [keys.new_ed25519(), keys.new_ec(), keys.rsa_signer(rsa), keys.rsa_signer(rsa, keys.pss(32))]
+        for _ in range(6):
+            for device in devices:
+                assert receiver.send(f"[{device.item(cases.reading())}]").status_code == 200
+        for _, text, ours, *_ in cases.LITERALS:
+            if ours == "200":
+                assert receiver.send(f"[{devices[0].item(text)}]").status_code == 200
+        accepted = 24 + sum(ours == "200" for _, _, ours, *_ in cases.LITERALS)
+        assert receiver.terminate() == 0
+    path = folder / "chain.ndjson"
+    exported = run("chain", "export", "--out", path, folder=folder)
+    assert exported.returncode == 0, exported.stderr
+    return path, accepted
+
+
+def test_verifies_what_a_receiver_made(real_export):
+    path, accepted = real_export
+    verdict = subprocess.run([sys.executable, VERIFIER, path], capture_output=True, text=True, timeout=120)
+    assert verdict.returncode == 0, verdict.stdout
+    # All that was accepted, but for the last ones that do not yet fill a block, and the genesis transaction.
+    sealed = accepted // 3 * 3
+    assert f"valid: {sealed // 3 + 1} blocks, {sealed + 1} transactions" in verdict.stdout
+
+
+def test_a_chain_is_the_same_after_export_and_import(real_export, tmp_path, database_url):
+    path, _ = real_export
+    settings = {"DATABASE_URL": database_url}
+    assert run("chain", "import", path, folder=tmp_path, settings=settings).returncode == 0
+    again = run("chain", "export", "--out", "-", folder=tmp_path, settings=settings)
+    assert again.stdout == path.read_text()
+    # A receiver goes on where the imported chain ends.
+    with Receiver(tmp_path, **settings) as receiver:
+        height = len(receiver.chain())
+        answer = receiver.send(f"[{keys.new_ed25519().item(cases.reading())}]")
+        assert answer.json()["items"][0]["height"] == height
+
+
+def test_verifier_refuses_every_changed_character(real_export, tmp_path):
+    path, _ = real_export
+    export = path.read_bytes()
+    randomness = random.Random(7)
+    for _ in range(200):
+        place = randomness.randrange(len(export))
+        changed = randomness.choice([c for c in b"0123456789abcdef" if c != export[place]])
+        mutant = export[:place] + bytes([changed]) + export[place + 1 :]
+        with pytest.raises(verify_export.Fault):
+            verify_export.Verifier().read(mutant.splitlines(keepends=True))
+
+
+def test_the_steps_of_the_documentation_work(real_export, tmp_path):
+    """Runs the Python in docs/verify-by-hand.md, from top to bottom, on an export of a receiver."""
+    path, accepted = real_export
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs/verify-by-hand.md").read_text(), re.DOTALL)
+    assert len(snippets) >= 5
+    write(tmp_path, path.read_bytes())
+    script = tmp_path / "by_hand.py"
+    script.write_text("\n".join(snippets))
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"{accepted // 3 * 3 + 1} transactions" in done.stdout

@@ -1,0 +1,111 @@
+"""The pages as a person sees them, in a real browser without a network."""
+
+import os
+import shutil
+import urllib.parse
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from program import PATIENCE_S, ROOT, Sender
+
+SCREENSHOTS = ROOT / "target/screenshots"
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert path, "no Chromium found; run: apt-get install --no-install-recommends chromium (or set CHROMIUM to its path)"
+    # Root may not use Chromium's sandbox; the rest keeps it from calling home.
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=quiet, timeout=PATIENCE_S * 1000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1200, "height": 1600})
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.asked = []
+    page.errors = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    page.close()
+
+
+def open_documentation(page, server):
+    page.goto(server.url + "/apidocs/")
+    page.wait_for_selector(".opblock")
+    return page
+
+
+def check_operations(page, server):
+    """All that the document describes is on the page, and nothing was asked of another machine."""
+    paths = server.get("/openapi.json").json()["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    shown = set()
+    for block in page.query_selector_all(".opblock"):
+        path = block.query_selector(".opblock-summary-path").get_attribute("data-path")
+        shown.add((block.query_selector(".opblock-summary-method").inner_text(), path))
+    assert shown == described
+    hosts = {urllib.parse.urlsplit(url).netloc for url in page.asked if not url.startswith(("data:", "blob:"))}
+    assert hosts == {server.address}
+    assert not page.errors
+
+
+def screenshot(page, name):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def try_out(page, path, body=None):
+    """Opens an operation, presses "Try it out" and "Execute", and returns the status that the page shows."""
+    block = page.locator(".opblock").filter(has=page.locator(f'[data-path="{path}"]'))
+    block.locator(".opblock-summary-control").click()
+    # Where the page is set so, it starts with the form open.
+    block.locator("button.try-out__btn").wait_for()
+    if block.locator("button.execute").count() == 0:
+        block.locator("button.try-out__btn").click()
+    if body is not None:
+        block.locator("textarea.body-param__text").fill(body)
+    block.locator("button.execute").click()
+    status = block.locator(".live-responses-table tr.response .response-col_status").first
+    status.wait_for()
+    return status.inner_text().split()[0]
+
+
+def test_the_receivers_documentation_works(page, receiver):
+    open_documentation(page, receiver)
+    check_operations(page, receiver)
+    assert try_out(page, "/get_chain") == "200"
+    assert "Genesis Block" in page.locator(".live-responses-table").inner_text()
+    screenshot(page, "receiver-apidocs")
+
+
+def test_try_it_out_adds_a_reading(page, receiver):
+    import cases
+
+    open_documentation(page, receiver)
+    body = f"[{cases.device().item(cases.reading())}]"
+    assert try_out(page, "/receive_data", body) == "200"
+    assert len(receiver.chain()) == 2
+    screenshot(page, "receiver-receive-data")
+
+
+def test_the_senders_documentation_works(page, receiver, tmp_path):
+    (tmp_path / "sender").mkdir()
+    with Sender(tmp_path / "sender", receiver.url) as sender:
+        open_documentation(page, sender)
+        check_operations(page, sender)
+        assert try_out(page, "/status") == "200"
+        screenshot(page, "sender-apidocs")
+
+
+def test_the_documentation_is_found_without_the_last_slash(page, receiver):
+    page.goto(receiver.url + "/apidocs")
+    page.wait_for_selector(".opblock")
