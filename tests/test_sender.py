@@ -67,14 +67,17 @@ def test_a_second_start_changes_the_job_and_starts_no_other(sender, receiver):
 
 
 def test_status_tells_what_it_does(sender, receiver):
-    idle = sender.get("/status")
-    assert idle.status_code == 200
+    idle = sender.get("/status").json()
+    assert (idle["running"], idle["sent"]) == (False, 0)
     sender.post("/start_sending", json=FAST)
     wait_until("readings", lambda: height(receiver) >= 4)
     busy = sender.get("/status").json()
-    assert busy != idle.json()
+    assert busy["running"] is True
+    assert (busy["number_of_items_to_send"], busy["interval_time"]) == (2, 0.1)
+    assert busy["sent"] >= 4
+    assert busy["receiver_url"].startswith(receiver.url)
     sender.post("/stop_sending")
-    assert sender.get("/healthz").status_code == 200
+    assert sender.get("/status").json()["running"] is False
     assert {"/start_sending", "/stop_sending", "/status"} <= sender.get("/openapi.json").json()["paths"].keys()
 
 

@@ -128,6 +128,21 @@ impl Sealer {
         });
     }
 
+    /// Shows a tip to who asks for the status.
+    fn show(&self, branch: &Branch) {
+        self.shared.status.send_if_modified(|status| {
+            let changed = status.0.tip() != branch.tip();
+            if changed {
+                status.0 = branch.clone();
+            }
+            changed
+        });
+    }
+
+    fn is_right_fresh(&self) -> bool {
+        self.right.as_ref().is_some_and(|(_, prolong_at)| Instant::now() < *prolong_at)
+    }
+
     async fn sleep(&self, pause: Duration) {
         // Running out of time is what is hoped for.
         let _ = time::timeout(pause, self.shared.stopped()).await;
@@ -148,8 +163,9 @@ impl Sealer {
             let wanted =
                 if self.shared.config.block_max_age.is_some() && due_at.is_none() { 1 } else { per_block };
             match self.shared.store.pending_count(wanted).await {
-                Ok(count) if count < wanted && self.shared.waiting.ids().is_empty() => {}
-                // Whatever is wrong, the next round will say so.
+                Ok(count)
+                    if count < wanted && self.is_right_fresh() && self.shared.waiting.ids().is_empty() => {}
+                // Whatever is new or wrong, the next round will see.
                 _ => return,
             }
         }
@@ -169,8 +185,15 @@ impl Sealer {
     async fn round(&mut self) -> Result<Round, StoreError> {
         let shared = Arc::clone(&self.shared);
         let per_block = shared.config.transactions_per_block as usize;
+        if !self.is_right_fresh() {
+            // Another receiver may have moved the chain.
+            self.branch = None;
+        }
         if self.branch.is_none() {
             self.branch = shared.store.branch().await?;
+            if let Some(branch) = &self.branch {
+                self.show(branch);
+            }
             self.resolve_known().await?;
         }
         let number = shared.waiting.begin_round();
@@ -378,7 +401,7 @@ impl Sealer {
         }
         self.branch = Some(branch.clone());
         // Before anybody is told, so that who asks then sees it.
-        self.shared.status.send_modify(|status| status.0 = branch);
+        self.show(&branch);
         self.tell(&checked, &attempts);
         Ok(())
     }

@@ -204,6 +204,16 @@ async fn two_ledgers_on_one_store_keep_one_chain() {
         places(&ledgers[number as usize % 2], signer.readings(number * 2..number * 2 + 2)).await;
     }
     assert_valid(&store, 40).await;
+    // Each comes to know what the other sealed.
+    for ledger in ledgers {
+        tokio::time::timeout(WAIT, async {
+            while ledger.status().height < 20 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,12 @@ async fn refusal(url: &str) -> String {
 async fn a_wrong_address_or_login_says_what_to_do() {
     let cluster = Cluster::start();
     let port = cluster.port;
-    cluster.execute("postgres", "SET password_encryption = 'scram-sha-256'; CREATE ROLE pi LOGIN PASSWORD 'geheim'").await;
+    cluster
+        .execute(
+            "postgres",
+            "SET password_encryption = 'scram-sha-256'; CREATE ROLE pi LOGIN PASSWORD 'geheim'",
+        )
+        .await;
     cluster.replace_hba("host all postgres 127.0.0.1/32 trust\nhost postgres pi 127.0.0.1/32 scram-sha-256");
     cluster.control("reload");
 
@@ -551,6 +556,38 @@ fn reverify(statement: liotbchain_core::Statement) -> liotbchain_store::NewTrans
     let public_key = device.public_key;
     let statement = liotbchain_core::VerifiedStatement::verify(statement, &public_key).unwrap();
     liotbchain_store::NewTransaction { statement, public_key: Some(public_key) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takes_and_gives_back_a_block_that_is_longer_than_one_statement() {
+    let cluster = Cluster::start();
+    let store = open(&cluster.make_database("chain").await).await;
+    let mut chain = Chain::new("test");
+    store.create(chain.genesis()).await.unwrap();
+    let device = Device::new(1);
+    store.add_keys(std::slice::from_ref(&device.public_key)).await.unwrap();
+    // 20 MiB, of which some are known before.
+    let list: Vec<_> = (0..320).map(|number| device.say(format!("{number:0>65535}"))).collect();
+    store.admit(&list[100..110], START_MS).await.unwrap();
+    let genesis = chain.branch();
+    let blocks = [chain.seal(&list), chain.seal(&[device.say("small")])];
+    let right = store.acquire_right("a", TTL).await.unwrap().unwrap();
+    store.commit(&right, genesis.tip(), 0, &blocks).await.unwrap();
+    assert_eq!(store.branch().await.unwrap(), Some(chain.branch()));
+    let stored = store.blocks(1, 5, 1).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(&stored[0].block, blocks[0].as_block());
+
+    store.commit(&right, chain.branch().tip(), 2, &[]).await.unwrap();
+    assert_eq!(store.branch().await.unwrap(), Some(genesis.clone()));
+    let aside = store.side_block(blocks[0].hash()).await.unwrap().expect("it was taken off");
+    assert_eq!(&liotbchain_core::codec::decode_block(&aside).unwrap(), blocks[0].as_block());
+    let order: Vec<_> = store.pending(1000).await.unwrap().iter().map(|pending| pending.id).collect();
+    let arrived = [&list[100..110], &list[..100], &list[110..], &[device.say("small")]].concat();
+    assert_eq!(order, ids(&arrived));
+    store.commit(&right, genesis.tip(), 0, &blocks).await.unwrap();
+    assert_eq!(store.pending_count(10).await.unwrap(), 0);
+    assert_eq!(store.side_block(blocks[0].hash()).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -45,4 +46,19 @@ async fn is_copied_back_soon_after_the_last_commit() {
     while size(&path) == before {
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// SQLite itself does so only where nobody else has the file open.
+#[tokio::test]
+async fn is_empty_after_closing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("chain.db");
+    let store = open(&path).await;
+    let other = Connection::open(&path).unwrap();
+    let count = || other.query_row("SELECT count(*) FROM waiting", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(), 0);
+    store.admit(&[unsigned("{}", 1)], START_MS).await.unwrap();
+    store.close().await;
+    assert_eq!(fs::metadata(folder.path().join("chain.db-wal")).unwrap().len(), 0);
+    assert_eq!(count(), 1);
 }
