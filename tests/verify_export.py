@@ -367,6 +367,8 @@ class Verifier:
         for name, holds in shape.items():
             if not isinstance(rules, dict) or name not in rules or not holds(rules[name]):
                 raise Fault("payload", f"not the rules of a network: {name} is missing or wrong", **place)
+        for name in rules.keys() - shape.keys():
+            raise Fault("payload", f"not the rules of a network: {name} is unknown, and may be a rule", **place)
         return rules
 
     def check_proof_of_work(self, header):

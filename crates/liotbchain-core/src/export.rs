@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Height,
@@ -12,11 +12,13 @@ use crate::{
     codec::{self, DecodeError},
     hash::{BlockHash, ContentHash, KeyId},
     key::{PublicKey, PublicKeyError},
+    object::{Object, present},
     transaction::{Content, Statement, Transaction},
 };
 
-/// Most bytes of a line: a block of 8,000 payloads of 64 KiB would be 524 MB; a line that long is refused.
-pub const LINE_SIZE_MAX: usize = 640 << 20;
+/// Most bytes of a line: a block of 8,000 transactions, whose payloads of 64 KiB each take six bytes a byte where all of
+/// it is escaped, and 1,024 bytes for what stands beside a payload.
+pub const LINE_SIZE_MAX: usize = 8_000 * (6 * 65_536 + 1_024);
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,8 +53,14 @@ pub enum Line<'a> {
         #[serde(borrow)]
         header: Cow<'a, str>,
         /// In block order.
+        #[serde(borrow, deserialize_with = "objects")]
         transactions: Vec<LineTransaction<'a>>,
     },
+}
+
+fn objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LineTransaction<'de>>, D::Error> {
+    let objects: Vec<Object<LineTransaction<'de>>> = Vec::deserialize(deserializer)?;
+    Ok(objects.into_iter().map(|Object(transaction)| transaction).collect())
 }
 
 /// A transaction in a line.
@@ -61,14 +69,14 @@ pub enum Line<'a> {
 pub struct LineTransaction<'a> {
     key_id: KeyId,
     sequence: u64,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     payload: Option<Cow<'a, str>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     signature: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     content_hash: Option<ContentHash>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pruned: bool,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pruned: Option<bool>,
 }
 
 /// Why a text is not a valid export.
@@ -101,6 +109,14 @@ pub enum ExportError {
         line: u64,
         /// The rule that it breaks.
         error: PublicKeyError,
+    },
+    /// A public key is usable, but not written as the format writes it.
+    #[error(
+        "line {line}: public_key must be PEM in lines of 64 characters, with LF at their ends and nothing around it"
+    )]
+    PublicKeyText {
+        /// Counted from 1.
+        line: u64,
     },
     /// A public key has another id than its line says.
     #[error("line {line}: key_id is {got}: the public key gives {expected}")]
@@ -187,7 +203,7 @@ pub fn block_line(block: &Block) -> String {
             payload: Some(statement.payload.as_str().into()),
             signature: Some(STANDARD.encode(&statement.signature).into()),
             content_hash: None,
-            pruned: false,
+            pruned: None,
         },
         Content::Pruned { key_id, content_hash } => LineTransaction {
             key_id: *key_id,
@@ -195,7 +211,7 @@ pub fn block_line(block: &Block) -> String {
             payload: None,
             signature: None,
             content_hash: Some(*content_hash),
-            pruned: true,
+            pruned: Some(true),
         },
     });
     to_line(&Line::Block {
@@ -250,7 +266,7 @@ impl Reader {
         self.line += 1;
         let line = self.line;
         let refused = |error: serde_json::Error| ExportError::Line { line, reason: error.to_string() };
-        let parsed = serde_json::from_str(text).map_err(refused)?;
+        let Object(parsed) = serde_json::from_str(text).map_err(refused)?;
         if matches!(parsed, Line::Chain { .. }) != self.promised.is_none() {
             return Err(ExportError::FirstLine { line });
         }
@@ -270,6 +286,9 @@ impl Reader {
     fn push_key(&mut self, key_id: KeyId, pem: &str) -> Result<PublicKey, ExportError> {
         let line = self.line;
         let key = PublicKey::from_pem(pem).map_err(|error| ExportError::PublicKey { line, error })?;
+        if key.to_pem() != pem {
+            return Err(ExportError::PublicKeyText { line });
+        }
         if key.key_id() != key_id {
             return Err(ExportError::KeyId { line, got: key_id, expected: key.key_id() });
         }
@@ -284,8 +303,9 @@ impl Reader {
         header: &str,
         transactions: Vec<LineTransaction<'_>>,
     ) -> Result<CheckedBlock, ExportError> {
-        // What is no hexadecimal is no header: it decodes as no bytes at all.
-        let header = hex::decode(header).unwrap_or_default();
+        // What is no lower-case hexadecimal is no header: it decodes as no bytes at all.
+        let is_lower_case = !header.bytes().any(|byte| byte.is_ascii_uppercase());
+        let header = hex::decode(header).ok().filter(|_| is_lower_case).unwrap_or_default();
         let header =
             codec::decode_header_bytes(&header).map_err(|error| ExportError::Header { height, error })?;
         if header.height != height {
@@ -328,11 +348,11 @@ impl Reader {
 fn to_transaction(line: LineTransaction<'_>) -> Option<Transaction> {
     let LineTransaction { key_id, sequence, payload, signature, content_hash, pruned } = line;
     let content = match (payload, signature, content_hash, pruned) {
-        (Some(payload), Some(signature), None, false) => {
+        (Some(payload), Some(signature), None, None) => {
             let signature = STANDARD.decode(signature.as_bytes()).ok()?;
             Content::Full(Statement { key_id, payload: payload.into_owned(), signature }.into())
         }
-        (None, None, Some(content_hash), true) => Content::Pruned { key_id, content_hash },
+        (None, None, Some(content_hash), Some(true)) => Content::Pruned { key_id, content_hash },
         _ => return None,
     };
     Some(Transaction { sequence, content })

@@ -69,6 +69,10 @@ macro_rules! hash_type {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                // One hash has one text where programs write it; people may type capitals.
+                if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    return Err(serde::de::Error::custom("a hash is written in lower case"));
+                }
                 text.parse().map_err(serde::de::Error::custom)
             }
         }

@@ -15,6 +15,7 @@ pub mod hash;
 pub mod key;
 pub mod merkle;
 pub mod mine;
+mod object;
 pub mod pow;
 pub mod rules;
 pub mod transaction;

@@ -10,6 +10,7 @@ use crate::{
     check::BlockError,
     hash::{BlockHash, KeyId, Root},
     merkle,
+    object::Object,
     pow::{Bits, Difficulty, Work},
     transaction::{Content, PAYLOAD_SIZE_MAX, Statement, Transaction},
 };
@@ -104,7 +105,8 @@ impl Rules {
     /// [`GenesisError::Payload`] or [`GenesisError::Network`].
     pub fn from_payload(payload: &str) -> Result<Self, GenesisError> {
         let refused = |reason: String| GenesisError::Payload { reason };
-        let payload: Payload = serde_json::from_str(payload).map_err(|error| refused(error.to_string()))?;
+        let Object(payload): Object<Payload> =
+            serde_json::from_str(payload).map_err(|error| refused(error.to_string()))?;
         if payload.genesis != GENESIS {
             return Err(refused(format!("expected \"genesis\":\"{GENESIS}\"")));
         }
@@ -235,6 +237,7 @@ mod tests {
         for payload in [
             "",
             "{}",
+            r#"["Genesis Block","n","on_count",2,false,1]"#,
             r#"{"genesis":"Genesis","network":"n","seal":"on_count","difficulty":2,"unsigned":false,"timestamp_ms":1}"#,
             r#"{"genesis":"Genesis Block","network":"n","seal":"simulated","difficulty":2,"unsigned":false,"timestamp_ms":1}"#,
             r#"{"genesis":"Genesis Block","network":"n","seal":"on_count","difficulty":17,"unsigned":false,"timestamp_ms":1}"#,

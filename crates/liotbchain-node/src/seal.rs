@@ -46,6 +46,8 @@ pub(crate) struct Sealer {
     damaged: HashSet<TransactionId>,
     /// Timestamp of the attempt that failed: the next one must have another, or it would search the same hashes.
     failed_timestamp_ms: Option<TimestampMs>,
+    /// Somebody asked for a block that need not be full, and no round has made it yet.
+    is_partial_asked: bool,
 }
 
 /// How a round ended.
@@ -63,7 +65,14 @@ enum Round {
 impl Sealer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let branch = Some(shared.status.borrow().0.clone());
-        Self { shared, right: None, branch, damaged: HashSet::new(), failed_timestamp_ms: None }
+        Self {
+            shared,
+            right: None,
+            branch,
+            damaged: HashSet::new(),
+            failed_timestamp_ms: None,
+            is_partial_asked: false,
+        }
     }
 
     pub(crate) async fn run(mut self) {
@@ -197,21 +206,19 @@ impl Sealer {
             self.resolve_known().await?;
         }
         let number = shared.waiting.begin_round();
-        let partial_asked = shared.partial_asked.swap(false, Ordering::Relaxed);
+        // Before the look at what is pending: who asks later is served by a later round.
+        self.is_partial_asked |= shared.partial_asked.swap(false, Ordering::Relaxed);
         // Damaged rows stay pending for ever, and must not use a round up.
         let limit = ROUND_MAX.max(shared.config.transactions_per_block) + self.damaged.len() as u32;
         let mut pending = shared.store.pending(limit).await?;
         let is_all = pending.len() < limit as usize;
         pending.retain(|it| !self.damaged.contains(&it.id));
 
-        if partial_asked && !is_all {
-            shared.partial_asked.store(true, Ordering::Relaxed);
-        }
         let mut take = pending.len() / per_block * per_block;
         let mut due_in = None;
         if take < pending.len() && is_all {
             let age_due = shared.config.block_max_age.map(|age| due(&pending[take], age));
-            if partial_asked || age_due.is_some_and(|due| due.is_zero()) {
+            if self.is_partial_asked || age_due.is_some_and(|due| due.is_zero()) {
                 take = pending.len();
             } else {
                 due_in = age_due;
@@ -220,6 +227,7 @@ impl Sealer {
         let left = if is_all { pending.split_off(take) } else { Vec::new() };
         let leave = || left.iter().for_each(|left| shared.waiting.leave(&left.id, number));
         if take == 0 {
+            self.is_partial_asked &= !is_all;
             leave();
             self.resolve_known().await?;
             return Ok(Round::Done { due_in });
@@ -240,6 +248,8 @@ impl Sealer {
             return Ok(Round::More);
         }
         leave();
+        // Mining that gives up has answered, too.
+        self.is_partial_asked &= !is_all;
         self.mine_and_commit(statements).await
     }
 

@@ -143,10 +143,13 @@ async fn mine_pending_seals_what_is_there() {
     let store = memory();
     let ledger = open(&store, LedgerConfig { transactions_per_block: 10, ..config() }).await;
     assert_eq!(ledger.mine_pending().await.unwrap(), None);
+    places(&ledger, Signer::new(2).readings(0..1)).await;
+    assert_eq!(ledger.mine_pending().await.unwrap(), None);
+    assert_eq!((ledger.status().height, ledger.status().pending), (1, 0));
     places(&ledger, Signer::new(1).readings(0..13)).await;
     assert_eq!(ledger.mine_pending().await.unwrap(), None);
-    assert_eq!((ledger.status().height, ledger.status().pending), (2, 0));
-    assert_valid(&store, 13).await;
+    assert_eq!((ledger.status().height, ledger.status().pending), (3, 0));
+    assert_valid(&store, 14).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,11 @@ pub trait Store: Send + Sync {
 
     /// Makes transactions pending in one commit, with their keys, and returns for each its status from then on: that of
     /// the first submission where the id is known already. The same id may stand twice in the list.
-    async fn admit(&self, transactions: &[NewTransaction], now_ms: TimestampMs) -> Result<Admitted, StoreError>;
+    async fn admit(
+        &self,
+        transactions: &[NewTransaction],
+        now_ms: TimestampMs,
+    ) -> Result<Admitted, StoreError>;
 
     /// Returns the status of each id, none where it is not known.
     async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError>;
@@ -62,7 +66,10 @@ pub trait Store: Send + Sync {
     async fn pending_count(&self, limit: u64) -> Result<u64, StoreError>;
 
     /// Returns the statement of each id that is known.
-    async fn statements(&self, ids: &[TransactionId]) -> Result<HashMap<TransactionId, Statement>, StoreError>;
+    async fn statements(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<HashMap<TransactionId, Statement>, StoreError>;
 
     /// Returns for each key how many transactions the best chain holds; 0 for a key that it does not know.
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError>;
@@ -216,7 +223,9 @@ pub enum StoreError {
     #[error("the store holds a chain already")]
     AlreadyCreated,
     /// The store was written by a newer version.
-    #[error("the store has format {found}, this version knows up to {known}: use a newer liotbchain, or another DATABASE_URL")]
+    #[error(
+        "the store has format {found}, this version knows up to {known}: use a newer liotbchain, or another DATABASE_URL"
+    )]
     Newer {
         /// The format found.
         found: i64,
@@ -224,7 +233,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The place holds the chain of the Python original, whose tables have the names of ours.
-    #[error("{location} holds a chain of the Python liotbchain; it was left untouched: choose another DATABASE_URL")]
+    #[error(
+        "{location} holds a chain of the Python liotbchain; it was left untouched: choose another DATABASE_URL"
+    )]
     Original {
         /// Where.
         location: String,
@@ -263,7 +274,11 @@ impl Default for OpenOptions {
 /// # Errors
 ///
 /// [`StoreError`] says what is wrong and what to do.
-pub async fn open(database_url: &str, data_dir: &Path, options: &OpenOptions) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open(
+    database_url: &str,
+    data_dir: &Path,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Store>, StoreError> {
     if database_url == "memory:" {
         return Ok(Arc::new(memory::MemoryStore::default()));
     }
@@ -278,6 +293,7 @@ pub async fn open(database_url: &str, data_dir: &Path, options: &OpenOptions) ->
     }
     Err(StoreError::Config {
         problem: "DATABASE_URL names no store that is known".to_owned(),
-        cure: "use sqlite:FILE, postgres://USER@HOST/DATABASE, or a libpq string such as host=… dbname=…".to_owned(),
+        cure: "use sqlite:FILE, postgres://USER@HOST/DATABASE, or a libpq string such as host=… dbname=…"
+            .to_owned(),
     })
 }

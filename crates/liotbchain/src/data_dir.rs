@@ -99,6 +99,10 @@ fn taken(path: &Path, lock: &mut File) -> Failure {
 }
 
 fn not_writable(path: &Path, error: &io::Error) -> Failure {
+    if path.is_file() {
+        return Failure::failed(format!("DATA_DIR={} is a file", path.display()))
+            .with_hint("set DATA_DIR to a folder");
+    }
     Failure::failed(format!("DATA_DIR={} cannot be written: {error}", path.display()))
         .with_hint("set DATA_DIR to a folder that this user may write to, and that is not full")
 }

@@ -37,7 +37,9 @@ impl Progress {
     /// Shows how much is done of how much. The whole may grow meanwhile.
     pub fn set(&mut self, done: u64, of: u64) {
         if let Some(bar) = &self.bar {
-            bar.set_length(of);
+            if bar.length() != Some(of) {
+                bar.set_length(of);
+            }
             bar.set_position(done);
         } else if self.told.elapsed() >= LINE_INTERVAL {
             self.told = Instant::now();

@@ -284,6 +284,39 @@ fn each_rule_of_an_export_has_its_error() {
     assert_eq!(fails(&|lines| drop(lines.remove(0))), FirstLine { line: 1 });
     assert_eq!(fails(&|lines| lines.insert(1, lines[0].clone())), FirstLine { line: 2 });
     assert_eq!(replace(0, "\"version\":1", "\"version\":2"), Version { got: 2 });
+    assert_eq!(replace(2, "-----BEGIN", "by the way:\\n-----BEGIN"), PublicKeyText { line: 3 });
+    assert_eq!(replace(2, "KEY-----\\n\"}", "KEY-----\"}"), PublicKeyText { line: 3 });
+    let listed = |line: usize| {
+        let object: serde_json::Value = serde_json::from_str(&lines[line]).unwrap();
+        let values: Vec<_> = object.as_object().unwrap().values().cloned().collect();
+        serde_json::to_string(&values).unwrap()
+    };
+    assert!(matches!(fails(&|lines| lines[2] = listed(2)), Line { line: 3, .. }));
+    assert!(matches!(
+        fails(&|lines| {
+            let mut block: serde_json::Value = serde_json::from_str(&lines[3]).unwrap();
+            let transaction = &mut block["transactions"][0];
+            let key = |name: &str| transaction[name].clone();
+            let values = ["key_id", "sequence", "payload", "signature"].map(key);
+            block["transactions"][0] = values.to_vec().into();
+            lines[3] = block.to_string();
+        }),
+        Line { line: 4, .. }
+    ));
+    assert!(matches!(
+        replace(3, "\"sequence\":0", "\"sequence\":0,\"content_hash\":null"),
+        Line { line: 4, .. }
+    ));
+    assert_eq!(
+        replace(3, "\"sequence\":0", "\"sequence\":0,\"pruned\":false"),
+        Transaction { height: 1, position: 0 }
+    );
+    let upper = |text: &str| (text.to_owned(), text.to_uppercase());
+    let (key_id, capitals) = upper(&maker.key.key_id().to_string());
+    assert!(matches!(replace(3, &key_id, &capitals), Line { line: 4, .. }));
+    let header: serde_json::Value = serde_json::from_str(&lines[3]).unwrap();
+    let (header, capitals) = upper(header["header"].as_str().unwrap());
+    assert!(matches!(replace(3, &header, &capitals), Header { height: 1, .. }));
     assert!(matches!(replace(2, "BEGIN PUBLIC KEY", "BEGIN SECRET KEY"), PublicKey { line: 3, .. }));
     assert!(matches!(replace(2, "\"key_id\":\"", "\"key_id\":\"00"), Line { line: 3, .. }));
     let other = Maker::new(2).key.key_id().to_string();

@@ -29,6 +29,8 @@ use wire::Wire;
 
 const TTL: Duration = Duration::from_secs(60);
 
+const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'chain'";
+
 async fn open(url: &str) -> PostgresStore {
     PostgresStore::open(url, &OpenOptions::default()).await.unwrap()
 }
@@ -278,14 +280,58 @@ async fn receivers_that_admit_the_same_at_once_wait_for_no_deadlock() {
         }
         assert!((list.len() as u64 - 60..=list.len() as u64).contains(&new), "{new}");
     }
-    let deadlocks =
-        cluster.rows("chain", "SELECT deadlocks FROM pg_stat_database WHERE datname = 'chain'").await;
-    assert_eq!(deadlocks, ["0"]);
+    assert_eq!(cluster.rows("chain", DEADLOCKS).await, ["0"]);
     let rows =
         cluster.rows("chain", "SELECT count(*) || ' ' || count(height) FROM liotbchain.transactions").await;
     assert_eq!(rows, [format!("{} {}", 1 + 20 * 120, 1 + 20 * 60)]);
     let stored = stores[1].branch().await.unwrap().unwrap();
     assert_eq!(stored, chain.branch());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_from_elsewhere_and_an_admission_wait_in_one_direction_only() {
+    let cluster = Cluster::start();
+    let url = cluster.make_database("chain").await;
+    let store = Arc::new(open(&url).await);
+    let mut chain = Chain::new("test");
+    store.create(chain.genesis()).await.unwrap();
+    let device = Device::new(1);
+    let (waits, arrives) = (device.say("waits"), device.say("arrives"));
+    store.admit(std::slice::from_ref(&waits), START_MS).await.unwrap();
+    let right = store.acquire_right("a", TTL).await.unwrap().unwrap();
+    let tip = chain.branch().tip();
+    let block = chain.seal(&[waits.clone(), arrives.clone()]);
+
+    // Another receiver is in the middle of admitting both.
+    let (other, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let admit = |new: &liotbchain_store::NewTransaction| {
+        let statement = new.statement.statement();
+        let bytes = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!(
+            "INSERT INTO liotbchain.transactions (id, key, received_ms, payload, signature)
+             SELECT '\\x{}', key, 0, '\\x{}', '\\x{}' FROM liotbchain.keys WHERE spki IS NOT NULL
+             ON CONFLICT (id) DO NOTHING",
+            new.statement.id(),
+            bytes(statement.payload.as_bytes()),
+            bytes(&statement.signature)
+        )
+    };
+    other.batch_execute(&format!("BEGIN; {}", admit(&arrives))).await.unwrap();
+    let commit = {
+        let (store, block) = (Arc::clone(&store), block.clone());
+        tokio::spawn(async move { store.commit(&right, tip, 0, &[block]).await })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while cluster.rows("chain", waiting).await != ["1"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.batch_execute(&format!("{}; COMMIT", admit(&waits))).await.unwrap();
+    commit.await.unwrap().unwrap();
+    assert_eq!(cluster.rows("chain", DEADLOCKS).await, ["0"]);
+    let statuses = store.look_up(&ids(&[waits, arrives])).await.unwrap();
+    assert!(statuses.iter().all(|status| matches!(status, Some(Status::Sealed(_)))), "{statuses:?}");
+    assert_eq!(&store.blocks(1, 1, 1).await.unwrap()[0].block, block.as_block());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,16 +173,17 @@ async fn for_each_page(
     height: Height,
     mut show: impl FnMut(&[StoredBlock]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut left = limit.min((height - from).saturating_add(1));
+    let end = from.saturating_add(limit - 1).min(height);
     let mut next = from;
-    while left > 0 {
-        let page = store.blocks(next, left.min(PAGE_BLOCKS), PAGE_BYTES).await?;
-        if page.is_empty() {
-            break;
-        }
+    while next <= end {
+        let mut page =
+            store.blocks(next, (end - next).saturating_add(1).min(PAGE_BLOCKS), PAGE_BYTES).await?;
+        // Where blocks are missing, what comes after them is not what was asked for.
+        page.retain(|stored| (next..=end).contains(&stored.block.header.height));
+        let Some(last) = page.last() else { break };
+        let Some(above) = last.block.header.height.checked_add(1) else { return show(&page) };
         show(&page)?;
-        let count = page.len() as u32;
-        (next, left) = (next.saturating_add(count), left.saturating_sub(count));
+        next = above;
     }
     Ok(())
 }

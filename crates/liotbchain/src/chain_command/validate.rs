@@ -44,18 +44,22 @@ async fn validate_store(store: &Arc<dyn Store>, settings: &Settings) -> Result<V
 
 fn in_words(validation: &Validation) -> String {
     let Validation { valid_blocks, transactions, tip, fault } = validation;
-    match (fault, tip) {
-        (Some(Fault { height, position, field, reason }), _) => {
-            let position = position.map(|position| format!(", transaction {position}")).unwrap_or_default();
-            format!(
-                "invalid: block {height}{position}, {field}: {reason}\nvalid below: {valid_blocks} blocks\n"
-            )
-        }
-        (None, Some(tip)) => {
-            format!("valid: {valid_blocks} blocks, {transactions} transactions, tip {tip}\n")
-        }
-        (None, None) => format!("valid: {valid_blocks} blocks\n"),
+    let Some(Fault { height, position, field, reason }) = fault else {
+        let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
+        return format!("valid: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+    };
+    let (mut place, mut reason) = (format!("block {height}"), reason.as_str());
+    if let Some(position) = position {
+        place += &format!(", transaction {position}");
+        // Some reasons begin with the place.
+        reason = reason.strip_prefix(&format!("transaction {position}: ")).unwrap_or(reason);
     }
+    let valid = match valid_blocks {
+        0 => String::new(),
+        1 => "block 0 is valid\n".to_owned(),
+        count => format!("blocks 0 to {} are valid\n", count - 1),
+    };
+    format!("invalid: {place}, {field}: {reason}\n{valid}")
 }
 
 /// The verdict as `GET /validate` gives it.
@@ -93,5 +97,31 @@ impl<'a> Verdict<'a> {
                 reason: &fault.reason,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(valid_blocks: u64, fault: Option<(Option<usize>, &str)>) -> String {
+        let fault = fault.map(|(position, reason)| Fault {
+            height: valid_blocks as Height,
+            position,
+            field: "signature".to_owned(),
+            reason: reason.to_owned(),
+        });
+        in_words(&Validation { valid_blocks, transactions: 9, tip: Some(BlockHash([0xab; 32])), fault })
+    }
+
+    #[test]
+    fn names_block_transaction_field_and_reason() {
+        assert_eq!(
+            words(3, Some((Some(1), "transaction 1: it does not verify"))),
+            "invalid: block 3, transaction 1, signature: it does not verify\nblocks 0 to 2 are valid\n"
+        );
+        assert_eq!(words(1, Some((None, "bad"))), "invalid: block 1, signature: bad\nblock 0 is valid\n");
+        assert_eq!(words(0, Some((None, "bad"))), "invalid: block 0, signature: bad\n");
+        assert_eq!(words(5, None), format!("valid: 5 blocks, 9 transactions, tip {}\n", "ab".repeat(32)));
     }
 }

@@ -76,7 +76,7 @@ pub static TABLE: &[Setting] = &[
         name: "DATA_DIR",
         default: Default::Text("./liotbchain-data"),
         kind: Kind::Path,
-        meaning: "Folder of the keys, the sender's outbox and the SQLite file",
+        meaning: "Folder of the sender's key and the SQLite file",
         roles: ALL,
     },
     Setting {

@@ -140,7 +140,7 @@ impl Kind {
                 words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| Value::Word(word))
             }
             Self::Name { length_max } => {
-                let allowed = text.chars().count() <= length_max && !text.chars().any(char::is_control);
+                let allowed = text.len() <= length_max && !text.chars().any(char::is_control);
                 allowed.then(|| Value::Text(text.to_owned()))
             }
             Self::Path => (!text.contains('\0')).then(|| Value::Text(text.to_owned())),
@@ -208,7 +208,7 @@ impl fmt::Display for Kind {
             Self::Bool => f.write_str("true or false"),
             Self::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Self::Name { length_max } => {
-                write!(f, "a name of at most {length_max} characters on one line")
+                write!(f, "a name of at most {length_max} bytes on one line")
             }
             Self::Path => f.write_str("a path"),
             Self::Address => f.write_str("an IP address and a port, such as 127.0.0.1:5001 or [::1]:5001"),
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn takes_names_on_one_line() {
         let kind = Kind::Name { length_max: 4 };
-        assert_eq!(kind.parse("äöüß"), Some(Value::Text("äöüß".to_owned())));
-        refuses(&kind, &["fünff", "a\nb"]);
+        assert_eq!(kind.parse("äß"), Some(Value::Text("äß".to_owned())));
+        refuses(&kind, &["äßo", "a\nb"]);
     }
 }
