@@ -519,16 +519,29 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_the_originals_database_is_recognised_and_left_alone(tmp_path, cluster):
+def test_the_originals_database_is_recognised_and_left_alone(tmp_path, cluster, device):
     url = cluster.new_database()
     load_original(url)
     before = rows_of(url)
-    with Program(
-        "receiver", folder=tmp_path, settings={"DATABASE_URL": url, "RECEIVER_LISTEN": f"127.0.0.1:{free_port()}"}
-    ) as receiver:
-        wait_until("word of the original", lambda: "original" in receiver.output.lower())
-    assert rows_of(url) == before
     assert len(before) == 31
+    with Receiver(tmp_path, DATABASE_URL=url) as receiver:
+        assert "the table public.blocks holds a chain of the Python liotbchain; it was left untouched" in receiver.stderr
+        items_of(receiver.send(f"[{device.item(cases.reading())}]"))
+        assert len(receiver.chain()) == 2
+    assert rows_of(url) == before
+
+
+def test_a_file_with_the_originals_table_is_left_alone(tmp_path):
+    """The original keeps its chain in PostgreSQL alone, but somebody may have copied it."""
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data/liotbchain.db"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute('CREATE TABLE blocks ("index", data, timestamp, previous_hash, nonce, hash)')
+    connection.close()
+    before = path.read_bytes()
+    assert "Python liotbchain" in refused_start(tmp_path)
+    assert path.read_bytes() == before
 
 
 def load_original(url):
@@ -538,7 +551,7 @@ def load_original(url):
     connection = psycopg2.connect(url)
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TABLE blocks (index INTEGER PRIMARY KEY, data TEXT, timestamp DOUBLE PRECISION,"
+            "CREATE TABLE blocks (index SERIAL PRIMARY KEY, data TEXT, timestamp DOUBLE PRECISION,"
             " previous_hash TEXT, nonce INTEGER, hash TEXT)"
         )
         cursor.execute(statements)

@@ -106,11 +106,11 @@ L = 2**252 + 27742317777372353535851937790883648493
 
 def decode_pem(pem):
     match = re.fullmatch(
-        r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n?", pem
+        r"-----BEGIN PUBLIC KEY-----\n((?:[A-Za-z0-9+/]{64}\n)*)([A-Za-z0-9+/=]{0,64}\n)-----END PUBLIC KEY-----\n", pem
     )
     if not match:
-        raise ValueError("not a PUBLIC KEY in PEM")
-    return base64.b64decode(match[1].replace("\n", ""), validate=True)
+        raise ValueError("not a PUBLIC KEY in PEM, in lines of 64 characters")
+    return base64.b64decode((match[1] + match[2]).replace("\n", ""), validate=True)
 
 
 def load_key(der):

@@ -15,16 +15,18 @@
 //! nothing; `disable` does neither.
 
 mod address;
+mod admission;
 mod advance;
 mod connector;
 mod fault;
 mod reader;
+mod row;
 mod schema;
 mod session;
 mod tls;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -71,12 +73,8 @@ impl PostgresStore {
     /// or the server's settings must be changed; [`StoreError::Newer`].
     pub async fn open(database_url: &str, options: &OpenOptions) -> Result<Self, StoreError> {
         let connector = Connector::new(Address::parse(database_url, options.timeout)?, options)?;
-        let pool = Pool::builder(connector).max_size(CONNECTIONS_MAX).build().map_err(|error| {
-            StoreError::Config {
-                problem: format!("no pool of connections: {error}"),
-                cure: "report this: it cannot happen".to_owned(),
-            }
-        })?;
+        let pool = Pool::builder(connector).max_size(CONNECTIONS_MAX).build();
+        let pool = pool.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let mut store = Self { pool, timeout: options.timeout, notice: None };
         let session = store.session().await?;
         match schema::migrate(&session).await {
@@ -148,24 +146,24 @@ impl PostgresStore {
         session.finish();
         let mut statuses = HashMap::with_capacity(rows.len());
         for row in &rows {
-            statuses.insert(reader::id(row)?, status(row)?);
+            statuses.insert(row::id(row)?, status(row)?);
         }
         Ok(statuses)
     }
 }
 
 fn status(row: &Row) -> Result<Status, StoreError> {
-    if row.get::<_, Option<i64>>("height").is_none() {
+    if row::column::<Option<i64>>(row, "height")?.is_none() {
         return Ok(Status::Pending);
     }
-    let height = reader::number(row, "height")?;
-    if row.get::<_, Option<&[u8]>>("hash").is_none() {
-        return Err(reader::corrupt(height, "it has transactions, but no header"));
+    let height = row::number(row, "height")?;
+    if row::column::<Option<&[u8]>>(row, "hash")?.is_none() {
+        return Err(row::corrupt(height, "it has transactions, but no header"));
     }
     Ok(Status::Sealed(Place {
         height,
-        position: reader::number(row, "position")?,
-        block_hash: reader::block_hash(row)?,
+        position: row::number(row, "position")?,
+        block_hash: row::block_hash(row)?,
     }))
 }
 
@@ -208,75 +206,7 @@ impl Store for PostgresStore {
         transactions: &[NewTransaction],
         now_ms: TimestampMs,
     ) -> Result<Admitted, StoreError> {
-        let mut seen = HashSet::with_capacity(transactions.len());
-        let firsts: Vec<_> = transactions.iter().filter(|new| seen.insert(new.statement.id())).collect();
-        if firsts.is_empty() {
-            return Ok(Admitted { statuses: Vec::new(), new: 0 });
-        }
-        let mut signers: BTreeMap<KeyId, Option<&PublicKey>> = BTreeMap::new();
-        for new in &firsts {
-            let key_id = new.statement.statement().key_id;
-            let signer = signers.entry(key_id).or_default();
-            *signer = signer.or(new.public_key.as_ref().filter(|key| key.key_id() == key_id));
-        }
-        let places: HashMap<KeyId, i32> = signers.keys().copied().zip(1..).collect();
-        let key_ids: Vec<&[u8]> = signers.keys().map(|key_id| &key_id.0[..]).collect();
-        let spkis: Vec<Option<&[u8]>> = signers.values().map(|key| key.map(PublicKey::spki_der)).collect();
-        let list: Vec<TransactionId> = firsts.iter().map(|new| new.statement.id()).collect();
-        let ids: Vec<&[u8]> = list.iter().map(|id| &id.0[..]).collect();
-        let keys: Vec<i32> = firsts.iter().map(|new| places[&new.statement.statement().key_id]).collect();
-        let payloads: Vec<&[u8]> =
-            firsts.iter().map(|new| new.statement.statement().payload.as_bytes()).collect();
-        let signatures: Vec<&[u8]> =
-            firsts.iter().map(|new| &new.statement.statement().signature[..]).collect();
-
-        // Rows arrive in the order of the list, and are inserted in that of their ids: two receivers that admit the same
-        // transactions at once then wait for each other in one direction only. A key that another receiver commits while
-        // this statement runs is seen by neither side of `coalesce`: the statement fails, and is tried again.
-        let sql = "WITH added AS (
-                       INSERT INTO liotbchain.keys (key_id, spki)
-                       SELECT n.key_id, n.spki FROM unnest($1::bytea[], $2::bytea[]) AS n (key_id, spki)
-                       WHERE n.spki IS NOT NULL
-                         AND NOT EXISTS (SELECT FROM liotbchain.keys k WHERE k.key_id = n.key_id)
-                       ORDER BY n.key_id
-                       ON CONFLICT (key_id) DO NOTHING
-                       RETURNING key, key_id
-                   ), signers AS (
-                       SELECT array_agg(coalesce(k.key, a.key) ORDER BY n.place) AS keys
-                       FROM unnest($1::bytea[]) WITH ORDINALITY AS n (key_id, place)
-                       LEFT JOIN liotbchain.keys k ON k.key_id = n.key_id
-                       LEFT JOIN added a ON a.key_id = n.key_id
-                   ), given AS MATERIALIZED (
-                       SELECT nextval('liotbchain.transactions_arrival_seq') AS arrival, g.*
-                       FROM unnest($3::bytea[], $4::integer[], $5::bytea[], $6::bytea[])
-                            AS g (id, signer, payload, signature)
-                   )
-                   INSERT INTO liotbchain.transactions (arrival, id, key, received_ms, payload, signature)
-                   SELECT g.arrival, g.id, (SELECT keys FROM signers)[g.signer], $7, g.payload, g.signature
-                   FROM given g
-                   ORDER BY g.id
-                   ON CONFLICT (id) DO NOTHING
-                   RETURNING id";
-        let until = deadline(self.timeout);
-        let now_ms = now_ms.cast_signed();
-        let written = self
-            .write_until(until, sql, &[&key_ids, &spkis, &ids, &keys, &payloads, &signatures, &now_ms])
-            .await
-            .map_err(|failure| match failure {
-                Failure::Fault(fault) => advance::unknown_key(fault),
-                refused => refused,
-            })?;
-        let new = written.len() as u64;
-        let added: HashSet<TransactionId> = written.iter().map(reader::id).collect::<Result<_, _>>()?;
-        let old: Vec<&[u8]> = list.iter().filter(|id| !added.contains(id)).map(|id| &id.0[..]).collect();
-        let known = match old.is_empty() {
-            true => HashMap::new(),
-            // What is new is committed by now: a failure here must not be taken for "nothing was changed".
-            false => self.statuses(until, &old).await.map_err(after_commit)?,
-        };
-        let status =
-            |new: &NewTransaction| known.get(&new.statement.id()).copied().unwrap_or(Status::Pending);
-        Ok(Admitted { statuses: transactions.iter().map(status).collect(), new })
+        admission::admit(self, transactions, now_ms).await
     }
 
     async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError> {
@@ -288,7 +218,8 @@ impl Store for PostgresStore {
     async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
         let sql = "SELECT id, received_ms FROM liotbchain.transactions WHERE height IS NULL ORDER BY arrival LIMIT $1";
         let rows = self.read(sql, &[&i64::from(limit)]).await?;
-        let pending = |row| Ok(Pending { id: reader::id(row)?, received_ms: received_ms(row) });
+        let pending =
+            |row| Ok(Pending { id: row::id(row)?, received_ms: row::unsigned(row, "received_ms")? });
         rows.iter().map(pending).collect()
     }
 
@@ -311,7 +242,7 @@ impl Store for PostgresStore {
                    JOIN liotbchain.transactions t ON t.id = i.id
                    LEFT JOIN liotbchain.keys k ON k.key = t.key";
         let rows = self.read(sql, &[&list]).await?;
-        rows.iter().map(|row| Ok((reader::id(row)?, reader::statement(row)?))).collect()
+        rows.iter().map(|row| Ok((row::id(row)?, row::statement(row)?))).collect()
     }
 
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
@@ -321,7 +252,7 @@ impl Store for PostgresStore {
         let rows = self.read(sql, &[&list]).await?;
         let mut next: HashMap<KeyId, u64> = key_ids.iter().map(|key_id| (*key_id, 0)).collect();
         for row in &rows {
-            next.insert(reader::key_id(row)?, row.get::<_, i64>("transactions").cast_unsigned());
+            next.insert(row::key_id(row)?, row::unsigned(row, "transactions")?);
         }
         Ok(next)
     }
@@ -404,13 +335,13 @@ impl Store for PostgresStore {
 
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
         let rows = self.read("SELECT height FROM liotbchain.blocks WHERE hash = $1", &[&&hash.0[..]]).await?;
-        rows.first().map(|row| reader::number(row, "height")).transpose()
+        rows.first().map(|row| row::number(row, "height")).transpose()
     }
 
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         let rows =
             self.read("SELECT bytes FROM liotbchain.side_blocks WHERE hash = $1", &[&&hash.0[..]]).await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        rows.first().map(|row| row::column(row, "bytes")).transpose()
     }
 
     async fn close(&self) {
@@ -428,26 +359,14 @@ impl Store for PostgresStore {
     }
 }
 
-fn received_ms(row: &Row) -> TimestampMs {
-    row.get::<_, i64>("received_ms").cast_unsigned()
-}
-
 fn public_key(row: &Row) -> Result<(KeyId, PublicKey), StoreError> {
-    let key_id = reader::key_id(row)?;
-    let key = PublicKey::from_spki_der(row.get("spki"))
+    let key_id = row::key_id(row)?;
+    let key = PublicKey::from_spki_der(row::column(row, "spki")?)
         .map_err(|error| StoreError::Corrupt(format!("the public key {key_id}: {error}")))?;
     if key.key_id() != key_id {
         return Err(StoreError::Corrupt(format!("the public key {key_id} has the id {}", key.key_id())));
     }
     Ok((key_id, key))
-}
-
-/// Says that a look-up failed after its operation was committed.
-fn after_commit(failure: Failure) -> StoreError {
-    match StoreError::from(failure) {
-        StoreError::Unavailable(reason) => StoreError::CommitUnknown(reason),
-        other => other,
-    }
 }
 
 fn seconds(ttl: Duration) -> f64 {

@@ -16,7 +16,7 @@ use crate::Failure;
 use crate::chain_command::shorten;
 use crate::output::{print, print_json_line, say, warn};
 use crate::program::Program;
-use crate::receiver_command::{OpenReceiver, edge};
+use crate::receiver_command::{OpenReceiver, edge, tell};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::utc::Utc;
@@ -83,11 +83,11 @@ async fn run_open(
         expected_attempts: expected_attempts(&ledger),
     };
     let report = receiver.report().await;
-    report.warnings.iter().for_each(|warning| warn(warning, None));
     if json {
+        report.warnings.iter().for_each(|warning| warn(warning, None));
         print_json_line(&Event::Start(start))?;
     } else {
-        report.lines.iter().for_each(say);
+        tell(&report);
         start.tell(program);
     }
 
@@ -118,7 +118,12 @@ async fn run_open(
     sender.start(job(settings));
     let shown = tokio::select! {
         shown = show_blocks(blocks, json) => shown,
-        () = stop.asked() => Ok(()),
+        () = stop.asked() => {
+            if !json {
+                say("stopping: the list on its way is waited for; Ctrl-C again ends at once");
+            }
+            Ok(())
+        }
     };
     sender.close().await;
     drop(open);

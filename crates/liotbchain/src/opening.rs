@@ -26,9 +26,8 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, Failure> 
     opened.map_err(|error| match error {
         StoreError::Unavailable(reason) => {
             let error = format!("the store {} cannot be used now: {reason}", settings.database.shown());
-            Failure::new(Exit::Unreachable, error).with_hint(
-                "start the database, or correct DATABASE_URL; `liotbchain config show` tells what is set",
-            )
+            Failure::new(Exit::Unreachable, error)
+                .with_hint("`liotbchain config show` tells where DATABASE_URL is set")
         }
         error => error.into(),
     })

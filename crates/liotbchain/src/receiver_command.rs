@@ -24,7 +24,11 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let receiver = OpenReceiver::open(settings, edge(settings)).await?;
     let stop =
         Stop::on_signal().map_err(|error| Failure::failed(format!("no signal can be caught: {error}")))?;
-    tell(&receiver.report().await, settings.log_format);
+    let report = receiver.report().await;
+    match settings.log_format {
+        LogFormat::Text => tell(&report),
+        LogFormat::Json => report.log(),
+    }
     let OpenReceiver { _data_dir, listener, config, ledger, .. } = receiver;
     let asked = async {
         stop.asked().await;
@@ -72,14 +76,10 @@ impl OpenReceiver {
     }
 }
 
-fn tell(report: &StartReport, format: LogFormat) {
-    match format {
-        LogFormat::Text => {
-            report.lines.iter().for_each(say);
-            report.warnings.iter().for_each(|warning| warn(warning, None));
-        }
-        LogFormat::Json => report.log(),
-    }
+/// Tells people what there is to say at the start.
+pub fn tell(report: &StartReport) {
+    report.lines.iter().for_each(say);
+    report.warnings.iter().for_each(|warning| warn(warning, None));
 }
 
 /// Returns who may use a server.

@@ -14,8 +14,10 @@ use liotbchain_core::{
 };
 
 use super::{
-    fault::{Failure, Fault},
-    reader::{Tip, corrupt, id, load_frontier, read_blocks},
+    admission::unknown_key,
+    fault::Failure,
+    reader::{Tip, load_frontier, read_blocks},
+    row::{corrupt, id},
     session::{Parameters, Session},
 };
 use crate::{Right, StoreError, StoredBlock};
@@ -24,7 +26,7 @@ use crate::{Right, StoreError, StoredBlock};
 const STATEMENT_BYTES_MAX: usize = 16 << 20;
 
 /// Locks the right to seal, and checks that it is held.
-pub(super) async fn hold_right(session: &Session, right: &Right) -> Result<(), Failure> {
+async fn hold_right(session: &Session, right: &Right) -> Result<(), Failure> {
     let sql = "SELECT holder = $1 AND epoch = $2 AND expires > clock_timestamp()
                FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
     let rows = session.query(sql, &[&right.holder, &right.epoch.cast_signed()]).await?;
@@ -75,11 +77,8 @@ pub(super) async fn advance(
     check_links(&tip, blocks)?;
     let history = load_frontier(session, u64::from(tip.header.height) + 1).await?;
     if history.root() != first.header().history_root {
-        return Err(corrupt(
-            tip.header.height,
-            "the history tree over it and all below is not that of the next",
-        )
-        .into());
+        let fault = "the history tree over it and all below is not that of the next block";
+        return Err(corrupt(tip.header.height, fault).into());
     }
     connect(session, history, tip.total_work, blocks).await
 }
@@ -292,17 +291,6 @@ fn count_fitting<'a>(statements: impl Iterator<Item = &'a Statement>) -> usize {
         bytes <= STATEMENT_BYTES_MAX
     });
     fitting.count().max(1)
-}
-
-/// A caller has to make keys known before it uses them.
-pub(super) fn unknown_key(fault: Fault) -> Failure {
-    if !fault.is_key_missing() {
-        return fault.into();
-    }
-    Failure::Refused(StoreError::Config {
-        problem: "the public key of a transaction is not known to the store".to_owned(),
-        cure: "make it known before a transaction that it signed".to_owned(),
-    })
 }
 
 /// Inserts the headers with the nodes that they complete, and forgets that some of them were side blocks.

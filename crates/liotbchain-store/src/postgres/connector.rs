@@ -15,33 +15,23 @@ use super::{
 };
 use crate::{OpenOptions, StoreError};
 
-/// The oldest version that is not tried against, 13, as `server_version_num` writes it.
+/// The oldest version that this store is written for, 13, as `server_version_num` writes it.
 const VERSION_MIN: u32 = 130_000;
 
 const NO_ANSWER: &str = "no answer in time";
 
 /// Makes connections for the pool.
-#[derive(Debug)]
 pub(super) struct Connector {
     address: Address,
-    tls: TlsConnector,
+    tls: MakeRustlsConnect,
     setup: String,
     allow_lossy_failover: bool,
     server_timeout: Duration,
 }
 
-#[derive(Clone)]
-struct TlsConnector(MakeRustlsConnect);
-
-impl std::fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
-
 impl Connector {
     pub(super) fn new(address: Address, options: &OpenOptions) -> Result<Self, StoreError> {
-        let tls = TlsConnector(tls::connector(address.ssl_mode)?);
+        let tls = tls::connector(address.ssl_mode)?;
         // What is left of the operation's time is for the operation.
         let server_timeout = options.timeout / (address.servers.len() as u32 + 1);
         let allow_lossy_failover = options.allow_lossy_failover;
@@ -53,7 +43,7 @@ impl Connector {
     }
 
     async fn connect(&self, server: &Server) -> Result<ClientWrapper, StoreError> {
-        let connected = server.config.connect(self.tls.0.clone()).await;
+        let connected = server.config.connect(self.tls.clone()).await;
         let (client, connection) = connected.map_err(|error| refusal(server, &error))?;
         let name = server.name.clone();
         let task = tokio::spawn(async move {

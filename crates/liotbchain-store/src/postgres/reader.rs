@@ -1,18 +1,25 @@
 //! Reads blocks of the best chain, and its tip.
 
-use std::{collections::HashMap, collections::VecDeque, fmt::Display, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use liotbchain_core::{
-    Bits, Block, BlockHash, Branch, Height, KeyId, Root, TransactionId, Work,
+    Bits, Block, BlockHash, Branch, Height, Root, TransactionId, Work,
     block::Header,
     chain::MEDIAN_BLOCKS,
     merkle::{Frontier, leaf_hash},
     rules,
-    transaction::{Content, Statement, Transaction},
+    transaction::{Content, Transaction},
 };
 use tokio_postgres::Row;
 
-use super::{fault::Failure, session::Session};
+use super::{
+    fault::Failure,
+    row::{block_hash, bytes32, column, corrupt, id, number, statement, unsigned},
+    session::Session,
+};
 use crate::{StoreError, StoredBlock};
 
 /// Headers asked for at once: 60 KiB.
@@ -20,54 +27,6 @@ const HEADERS_MAX: u32 = 256;
 
 /// Transactions asked for at once: at most 16 MiB, and usually less than 100 KiB.
 const TRANSACTIONS_MAX: i64 = 256;
-
-/// Says what is wrong with the stored block.
-pub(super) fn corrupt(height: impl Display, fault: impl Display) -> StoreError {
-    StoreError::Corrupt(format!("block {height}: {fault}"))
-}
-
-/// Returns a column of 32 bytes.
-fn hash(row: &Row, column: &str) -> Result<[u8; 32], StoreError> {
-    let bytes: &[u8] = row.get(column);
-    bytes
-        .try_into()
-        .map_err(|_| StoreError::Corrupt(format!("a {column} of {} bytes: expected 32", bytes.len())))
-}
-
-/// Returns the first 32 bytes of the first column.
-pub(super) fn id(row: &Row) -> Result<TransactionId, StoreError> {
-    Ok(TransactionId(hash(row, "id")?))
-}
-
-/// Returns the key's id.
-pub(super) fn key_id(row: &Row) -> Result<KeyId, StoreError> {
-    if row.get::<_, Option<&[u8]>>("key_id").is_none() {
-        return Err(StoreError::Corrupt("the row of a transaction's key is missing".to_owned()));
-    }
-    Ok(KeyId(hash(row, "key_id")?))
-}
-
-/// Returns the block's hash.
-pub(super) fn block_hash(row: &Row) -> Result<BlockHash, StoreError> {
-    Ok(BlockHash(hash(row, "hash")?))
-}
-
-/// Returns a column that holds a 32-bit number.
-pub(super) fn number(row: &Row, column: &str) -> Result<u32, StoreError> {
-    let value: i64 = row.get(column);
-    u32::try_from(value)
-        .map_err(|_| StoreError::Corrupt(format!("a {column} of {value}: expected 0 to {}", u32::MAX)))
-}
-
-/// Returns the statement of a row.
-pub(super) fn statement(row: &Row) -> Result<Statement, StoreError> {
-    let payload: &[u8] = row.get("payload");
-    let payload = std::str::from_utf8(payload)
-        .map_err(|_| StoreError::Corrupt("a payload is not UTF-8".to_owned()))?
-        .to_owned();
-    let signature: &[u8] = row.get("signature");
-    Ok(Statement { key_id: key_id(row)?, payload, signature: signature.to_vec() })
-}
 
 /// The last block of the best chain, as its row says.
 pub(super) struct Tip {
@@ -79,21 +38,24 @@ pub(super) struct Tip {
 impl Tip {
     fn read(row: &Row) -> Result<Self, StoreError> {
         let height = number(row, "height")?;
-        let version: i32 = row.get("version");
+        let version: i32 = column(row, "version")?;
         if version != i32::from(Header::VERSION) {
             return Err(corrupt(height, format_args!("version {version}: expected {}", Header::VERSION)));
         }
-        let timestamp_ms: i64 = row.get("timestamp_ms");
         let header = Header {
-            prev_block_hash: BlockHash(hash(row, "prev_block_hash")?),
-            transactions_root: Root(hash(row, "transactions_root")?),
-            history_root: Root(hash(row, "history_root")?),
+            prev_block_hash: BlockHash(bytes32(row, "prev_block_hash")?),
+            transactions_root: Root(bytes32(row, "transactions_root")?),
+            history_root: Root(bytes32(row, "history_root")?),
             height,
-            timestamp_ms: timestamp_ms.cast_unsigned(),
+            timestamp_ms: unsigned(row, "timestamp_ms")?,
             bits: Bits(number(row, "bits")?),
             nonce: number(row, "nonce")?,
         };
-        Ok(Self { hash: block_hash(row)?, total_work: Work::from_be_bytes(hash(row, "total_work")?), header })
+        Ok(Self {
+            hash: block_hash(row)?,
+            total_work: Work::from_be_bytes(bytes32(row, "total_work")?),
+            header,
+        })
     }
 
     /// Returns the best chain's last block.
@@ -129,8 +91,8 @@ pub(super) async fn load_frontier(session: &Session, size: u64) -> Result<Fronti
     let rows = session.query(sql, &[&levels, &indexes]).await?;
     let mut nodes = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let (level, index): (i32, i64) = (row.get("level"), row.get("idx"));
-        let bytes = hash(row, "hash")?;
+        let (level, index): (i32, i64) = (column(row, "level")?, column(row, "idx")?);
+        let bytes = bytes32(row, "hash")?;
         nodes.insert((level, index), if level == 0 { leaf_hash(&bytes) } else { bytes });
     }
     let frontier = Frontier::load(size, |level, index| {
@@ -171,7 +133,8 @@ pub(super) async fn load_branch(session: &Session) -> Result<Option<Branch>, Fai
 
     let sql = "SELECT timestamp_ms FROM liotbchain.blocks WHERE height > $1 ORDER BY height";
     let rows = session.query(sql, &[&(i64::from(height) - MEDIAN_BLOCKS as i64)]).await?;
-    let timestamps_ms: Vec<u64> = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect();
+    let timestamps_ms: Vec<u64> =
+        rows.iter().map(|row| unsigned(row, "timestamp_ms")).collect::<Result<_, _>>()?;
     if timestamps_ms.len() != MEDIAN_BLOCKS.min(height as usize + 1) {
         return Err(
             corrupt(height, format_args!("some of the last {MEDIAN_BLOCKS} blocks are missing")).into()
@@ -205,7 +168,7 @@ pub(super) async fn read_blocks(
         let wanted = (limit - blocks.len() as u32).min(HEADERS_MAX);
         let rows = session.query(sql, &[&next, &i64::from(wanted)]).await?;
         let Some(last) = rows.last() else { return Ok(blocks) };
-        let mut transactions = Transactions::new(session, next, last.get("height"));
+        let mut transactions = Transactions::new(session, next, column(last, "height")?);
         for row in &rows {
             let Tip { hash, total_work, header } = Tip::read(row)?;
             let (held, ids) = transactions.take(header.height).await?;
@@ -249,24 +212,28 @@ impl<'a> Transactions<'a> {
                 self.fetch().await?;
             }
             let Some(row) = self.waiting.front() else { return Ok((held, ids)) };
-            let of: i64 = row.get("height");
+            let of: i64 = column(row, "height")?;
             if of > i64::from(height) {
                 return Ok((held, ids));
             }
             if of < i64::from(height) {
                 return Err(corrupt(of, "it has transactions, but no header").into());
             }
-            let position: i64 = row.get("position");
+            let position: i64 = column(row, "position")?;
             if position != held.len() as i64 {
                 let fault =
                     format_args!("a transaction stands at position {position}: expected {}", held.len());
                 return Err(corrupt(height, fault).into());
             }
-            let statement = statement(row).map_err(|error| corrupt(height, error))?;
-            let sequence: i64 = row.get("sequence");
+            let statement = statement(row).map_err(|error| match error {
+                StoreError::Corrupt(fault) => {
+                    corrupt(height, format_args!("transaction {position}: {fault}"))
+                }
+                other => other,
+            })?;
             ids.push(Some(id(row)?));
             held.push(Transaction {
-                sequence: sequence.cast_unsigned(),
+                sequence: unsigned(row, "sequence")?,
                 content: Content::Full(Arc::new(statement)),
             });
             self.waiting.pop_front();
@@ -282,7 +249,7 @@ impl<'a> Transactions<'a> {
         let rows =
             self.session.query(sql, &[&height, &position, &self.last_height, &TRANSACTIONS_MAX]).await?;
         if let Some(row) = rows.last() {
-            self.after = (row.get("height"), row.get("position"));
+            self.after = (column(row, "height")?, column(row, "position")?);
         }
         self.at_end = (rows.len() as i64) < TRANSACTIONS_MAX;
         self.waiting = rows.into();

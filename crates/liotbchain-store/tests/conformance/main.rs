@@ -93,5 +93,5 @@ async fn sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres() {
-    run_cases(Backend::Postgres(Server::find())).await;
+    run_cases(Backend::Postgres(Box::new(Server::find()))).await;
 }

@@ -41,7 +41,7 @@ impl Place {
 pub enum Backend {
     Memory,
     Sqlite,
-    Postgres(Server),
+    Postgres(Box<Server>),
 }
 
 /// The PostgreSQL server to use: that of `TEST_POSTGRES_URL`, or one of our own.
