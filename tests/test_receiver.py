@@ -223,7 +223,7 @@ TAMPERINGS = {
         (3, 1, "id|signature"),
     "UPDATE transactions SET signature = zeroblob(64) WHERE height = 3 AND position = 0": (3, 0, "signature"),
     "UPDATE transactions SET id = zeroblob(32) WHERE height = 3 AND position = 1": (3, 1, "id"),
-    "UPDATE transactions SET sequence = sequence + 100 WHERE height = 3 AND position = 1": (3, None, "sequence|transactions_root"),
+    "UPDATE transactions SET sequence = 100 WHERE height = 3 AND position = 1": (3, None, "sequence|transactions_root"),
     "UPDATE transactions SET position = 1 - position + 10 WHERE height = 3": (3, None, "position|transactions_root|row"),
     "DELETE FROM transactions WHERE height = 6 AND position = 1": (6, None, "transactions_root"),
     "DELETE FROM transactions WHERE height = 3": (3, None, "transactions"),
