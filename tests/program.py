@@ -82,6 +82,9 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                # Python ignores the signal for a file that may not grow, and so shall the program: a full disk, too, is
+                # told by an error and not by a signal.
+                restore_signals=False,
             )
         return self
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import sqlite3
 import threading
 import time
@@ -194,6 +195,40 @@ def test_kill_while_starting_does_no_harm(tmp_path, database_url):
     finally:
         receiver.kill()
     assert run("chain", "validate", folder=tmp_path, settings={"DATABASE_URL": database_url}).returncode == 0
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """The system lets no file of the receiver grow further, which is to it like a disk without room."""
+    device = keys.new_ed25519()
+    acknowledged = set()
+
+    def send():
+        answer = receiver.send(f"[{device.item(json.dumps([next(cases.numbers), 'x' * 20_000]))}]")
+        if answer.status_code == 200:
+            acknowledged.update(item["id"] for item in answer.json()["items"])
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert int(answer.headers["Retry-After"]) >= 0
+        return answer.status_code
+
+    with Receiver(tmp_path, SEAL_WAIT=5) as receiver:
+        for _ in range(20):
+            assert send() == 200
+        largest = max(path.stat().st_size for path in (tmp_path / "data").iterdir())
+        limit_file_size(receiver, largest + 100_000)
+        wait_until("the disk to be full", lambda: send() == 503)
+        send()
+        # It lives, and what is there can be read.
+        assert receiver.get("/healthz").status_code == 200
+        assert receiver.get("/get_chain").status_code == 200
+        limit_file_size(receiver, resource.RLIM_INFINITY)
+        wait_until("the receiver to recover", lambda: send() == 200)
+        assert receiver.terminate() == 0
+    check_everything_is_there(tmp_path, "sqlite:liotbchain.db", acknowledged)
+
+
+def limit_file_size(receiver, size):
+    resource.prlimit(receiver.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

@@ -6,7 +6,7 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -56,7 +56,10 @@ pub fn guard(router: Router, edge: Edge) -> Router {
 
 async fn check(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     if let Err(refusal) = edge.check(&request) {
-        return refusal.into_response();
+        let mut response = refusal.into_response();
+        // The body was not read, so no other request can follow on this connection: the client must know.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
     }
     let method = request.method().clone();
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {

@@ -26,8 +26,10 @@ use crate::{
     waiting::{Outcome, Waiting, lock},
 };
 
-/// Transactions that one admission commit takes at most.
+/// Transactions that one admission commit takes at most, but for a single list that is longer.
 const ADMIT_MAX: usize = 8_192;
+/// Bytes of payload and signature that it takes at most, but for a single list that is larger.
+const ADMIT_BYTES_MAX: usize = 32 << 20;
 /// Requests that may wait for an admission commit; more are refused at once.
 const QUEUE_MAX: usize = 1_024;
 /// Verified statements kept in memory between admission and sealing, in bytes of payload and signature. What does not
@@ -237,6 +239,12 @@ pub(crate) struct Shared {
 struct Admission {
     transactions: Vec<NewTransaction>,
     reply: oneshot::Sender<Result<Vec<Status>, LedgerError>>,
+}
+
+impl Admission {
+    fn bytes(&self) -> usize {
+        self.transactions.iter().map(|it| VerifiedCache::size(&it.statement)).sum()
+    }
 }
 
 impl Ledger {
@@ -509,14 +517,15 @@ async fn admit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Admission>) {
                 () = shared.stopped() => return,
             },
         };
-        let mut size = first.transactions.len();
+        let (mut size, mut bytes) = (first.transactions.len(), first.bytes());
         let mut batch = vec![first];
         while let Ok(admission) = queue.try_recv() {
-            if size + admission.transactions.len() > ADMIT_MAX {
+            size += admission.transactions.len();
+            bytes += admission.bytes();
+            if size > ADMIT_MAX || bytes > ADMIT_BYTES_MAX {
                 next = Some(admission);
                 break;
             }
-            size += admission.transactions.len();
             batch.push(admission);
         }
         batch.retain(|admission| !admission.reply.is_closed());

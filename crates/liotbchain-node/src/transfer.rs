@@ -151,6 +151,19 @@ pub async fn import<R: BufRead>(
         return Err(TransferError::NotEmpty);
     }
     let right = store.acquire_right(holder, RIGHT_TTL).await?.ok_or(TransferError::InUse)?;
+    let imported = import_with(store, &right, &mut open, &mut progress).await;
+    let released = store.release_right(&right).await;
+    let imported = imported?;
+    released?;
+    Ok(imported)
+}
+
+async fn import_with<R: BufRead>(
+    store: &Arc<dyn Store>,
+    right: &Right,
+    open: &mut impl FnMut() -> std::io::Result<R>,
+    progress: &mut impl FnMut(TransferProgress),
+) -> Result<Transferred, TransferError> {
     check(open()?)?;
     let mut lines = Lines { input: open()?, line: 0 };
     let mut reader = export::Reader::default();
@@ -169,7 +182,6 @@ pub async fn import<R: BufRead>(
         }
     }
     pages.flush().await?;
-    store.release_right(&pages.right).await?;
     let validator = reader.finish()?;
     let branch = validator.branch().ok_or(ExportError::Empty)?;
     Ok(Transferred {
@@ -202,7 +214,7 @@ pub fn check(input: impl BufRead) -> Result<(), TransferError> {
 /// Blocks on their way into the store, a commit a page.
 struct Pages<'a> {
     store: &'a Arc<dyn Store>,
-    right: Right,
+    right: &'a Right,
     blocks: Vec<CheckedBlock>,
     keys: Vec<PublicKey>,
     bytes: usize,
@@ -226,9 +238,9 @@ impl Pages<'_> {
     async fn flush(&mut self) -> Result<(), TransferError> {
         let Some(last) = self.blocks.last() else { return Ok(()) };
         let tip = last.hash();
-        self.store.renew_right(&self.right, RIGHT_TTL).await?;
+        self.store.renew_right(self.right, RIGHT_TTL).await?;
         self.store.add_keys(&std::mem::take(&mut self.keys)).await?;
-        self.store.commit(&self.right, self.tip, 0, &self.blocks).await?;
+        self.store.commit(self.right, self.tip, 0, &self.blocks).await?;
         self.tip = tip;
         self.blocks.clear();
         self.bytes = 0;

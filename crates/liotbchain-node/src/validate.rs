@@ -85,6 +85,10 @@ pub async fn validate(
         let keys = unknown_keys(&state.validator, &page);
         match store.public_keys(&keys).await {
             Ok(keys) => keys.into_values().for_each(|key: PublicKey| state.validator.add_key(key)),
+            Err(StoreError::Corrupt(_)) if page_blocks > 1 => {
+                page_blocks = 1;
+                continue;
+            }
             Err(StoreError::Corrupt(reason)) => {
                 fault = Some(Fault { height: next, position: None, field: "public_key".to_owned(), reason });
                 break;

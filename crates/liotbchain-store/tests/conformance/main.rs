@@ -7,6 +7,7 @@
 
 #[path = "../support/chain.rs"]
 mod chain;
+#[allow(dead_code, reason = "shared with the tests of PostgreSQL alone, which use all of it")]
 #[path = "../support/postgres_cluster.rs"]
 mod postgres_cluster;
 

@@ -6,7 +6,7 @@ use liotbchain_store::{OpenOptions, Store};
 use tempfile::TempDir;
 use tokio_postgres::{Config, NoTls, config::Host};
 
-use crate::postgres_cluster::PostgresCluster;
+use crate::postgres_cluster::Cluster;
 
 /// A `DATABASE_URL` with nothing behind it yet.
 pub struct Place {
@@ -47,14 +47,14 @@ pub enum Backend {
 /// The PostgreSQL server to use: that of `TEST_POSTGRES_URL`, or one of our own.
 pub struct Server {
     admin: Config,
-    _own: Option<PostgresCluster>,
+    _own: Option<Cluster>,
 }
 
 impl Server {
     pub fn find() -> Self {
-        let own = std::env::var_os("TEST_POSTGRES_URL").is_none().then(PostgresCluster::start);
-        let url =
-            own.as_ref().map_or_else(|| std::env::var("TEST_POSTGRES_URL").unwrap(), PostgresCluster::url);
+        let own = std::env::var_os("TEST_POSTGRES_URL").is_none().then(Cluster::start);
+        let own_url = own.as_ref().map(|cluster| cluster.url("postgres"));
+        let url = own_url.unwrap_or_else(|| std::env::var("TEST_POSTGRES_URL").unwrap());
         Self { admin: url.parse().expect("TEST_POSTGRES_URL is a connection string"), _own: own }
     }
 

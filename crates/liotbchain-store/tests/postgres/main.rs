@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
 #[path = "../support/chain.rs"]
 mod chain;
+#[path = "../support/postgres_cluster.rs"]
 mod cluster;
 mod wire;
 
