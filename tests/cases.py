@@ -516,6 +516,22 @@ TAMPERED = {
     "good item then item with a missing key (the good one IS stored)": "400 missing_key",
 }
 
+# The sender: what is posted to /start_sending, what the original did, and what ours answers.
+STARTS = [
+    ("{}", "200, 1 item every 2 s", "200"),
+    ('{"number_of_items_to_send": 2, "interval_time": 0}', "200, no pause", "200"),
+    ('{"number_of_items_to_send": -3, "interval_time": -1}', "200, then the sending thread died", "400 bad_value"),
+    ('{"number_of_items_to_send": "three", "interval_time": "x"}', "200, then the sending thread died", "400 bad_value"),
+    ('{"number_of_items_to_send": 2, "interval_time": "fast"}', "200, then the sending thread died", "400 bad_value"),
+    ('{"number_of_items_to_send": 2.5, "interval_time": null}', "200, then the sending thread died", "400 bad_value"),
+    ('{"number_of_items_to_send": 0, "interval_time": 2}', "200, empty lists for ever", "400 out_of_range"),
+    ('{"number_of_items_to_send": 9000, "interval_time": 2}', "not recorded", "400 out_of_range"),
+    ('{"number_of_items": 2, "interval_time": 2}', "not recorded", "400 unknown_key"),
+    ("[1]", "500 HTML", "400 not_an_object"),
+    ("null", "500 HTML", "400 not_an_object"),
+    ("not JSON", "400 HTML", "400 not_json"),
+]
+
 # The page for readers ----------------------------------------------------------------------------------------------
 
 INTRODUCTION = """\
@@ -554,18 +570,39 @@ ORIGINAL_ANSWERS = {
 }
 
 
+def shown(ours):
+    status, *code = ours.split()
+    return f"{status} `{code[0]}`" if code and int(status) >= 400 else f"{status}, one transaction" if code else status
+
+
 def row(case):
     answer, stored = case.original.rsplit(" +", 1)
     answer = ORIGINAL_ANSWERS.get(answer, answer)
     original = f"{answer}, {stored} stored" if case.original[0] == "A" or stored != "0" else answer
-    status, *code = case.ours.split()
-    ours = f"{status} `{code[0]}`" if code and int(status) >= 400 else f"{status}, one transaction" if code else status
-    cells = [case.name, original, ours, case.why]
+    cells = [case.name, original, shown(case.ours), case.why]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
+SENDER = """\
+
+    ## The sender
+
+    | posted to `/start_sending` | the original | here |
+    |---|---|---|
+"""
+
+SENDER_END = """\
+
+    A second call changes the running job, where the original started a second one beside it. `/stop_sending` and
+    `/status` are new. When the receiver is away, the original's sending thread ended for good; here the list waits and
+    is sent again, with longer and longer pauses between the attempts.
+"""
+
+
 def page(recorded):
-    return textwrap.dedent(INTRODUCTION).format(recorded=recorded) + "".join(map(row, CASES))
+    starts = [f"| `{body}` | {original} | {shown(ours)} |\n" for body, original, ours in STARTS]
+    parts = [textwrap.dedent(INTRODUCTION).format(recorded=recorded), *map(row, CASES)]
+    return "".join([*parts, textwrap.dedent(SENDER), *starts, textwrap.dedent(SENDER_END)])
 
 
 if __name__ == "__main__":
