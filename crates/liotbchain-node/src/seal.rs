@@ -81,7 +81,10 @@ impl Sealer {
         while !self.shared.is_stopping() {
             match self.round().await {
                 Ok(round) => {
-                    store_pause = STORE_PAUSE.0;
+                    if !matches!(round, Round::More) {
+                        // Until something is finished, the next failure is no new one.
+                        store_pause = STORE_PAUSE.0;
+                    }
                     match round {
                         Round::More => mining_pause = MINING_PAUSE.0,
                         Round::Done { due_in } => {

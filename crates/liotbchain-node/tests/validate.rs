@@ -99,6 +99,8 @@ async fn missing_and_moved_rows_are_named() {
         UPDATE transactions SET position = 0 WHERE height = 5 AND position = 1;
         UPDATE transactions SET position = 1 WHERE height = 5 AND position = 2;";
     assert_eq!(fault_after(swapped).await.field, "transactions_root");
+    let tip = fault_after("DELETE FROM blocks WHERE height = 10").await;
+    assert!(tip.field == "tip" && tip.reason.contains("block 10 is missing"), "{tip:?}");
     let key = fault_after("UPDATE keys SET spki = X'00' WHERE key = 1").await;
     assert_eq!((key.height, key.field.as_str()), (1, "public_key"));
     assert_eq!(fault_after("UPDATE history_nodes SET hash = zeroblob(32)").await.field, "tip");

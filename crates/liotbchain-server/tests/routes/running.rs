@@ -27,6 +27,8 @@ pub fn ledger_config() -> LedgerConfig {
 pub fn receiver_config() -> ReceiverConfig {
     ReceiverConfig {
         limits: Limits { shutdown_time: Duration::from_secs(1), ..Limits::default() },
+        // A busy machine may take longer than the default.
+        seal_wait: Duration::from_secs(60),
         ..Default::default()
     }
 }

@@ -120,6 +120,13 @@ pub(super) async fn load_branch(session: &Session) -> Result<Option<Branch>, Fai
         )
         .into());
     }
+    let sql = "SELECT height FROM liotbchain.transactions WHERE height > $1 ORDER BY height LIMIT 1";
+    if let Some(row) = session.query(sql, &[&i64::from(height)]).await?.first() {
+        let above: i64 = column(row, "height")?;
+        let fault =
+            format!("it is missing: its transactions are there, and the chain ends at block {height}");
+        return Err(corrupt(above, fault).into());
+    }
     let mut history = load_frontier(session, u64::from(height)).await?;
     if history.root() != tip.header.history_root {
         let (got, expected) = (tip.header.history_root, history.root());

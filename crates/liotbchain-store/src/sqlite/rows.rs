@@ -96,6 +96,14 @@ pub(super) fn branch(connection: &Connection) -> Result<Option<Branch>, StoreErr
     let Some(tip) = rows.first() else { return Ok(None) };
     tip.check_hash()?;
     let height = tip.header.height;
+    let above = "SELECT height FROM transactions WHERE height > ?1 ORDER BY height LIMIT 1";
+    if let Some(above) =
+        connection.prepare_cached(above)?.query_row([height], |row| row.get::<_, i64>(0)).optional()?
+    {
+        return Err(StoreError::Corrupt(format!(
+            "block {above} is missing: its transactions are there, and the chain ends at block {height}"
+        )));
+    }
     let mut history = frontier(connection, u64::from(height), tip.header.prev_block_hash)?;
     if history.root() != tip.header.history_root {
         return Err(StoreError::Corrupt(format!(
