@@ -39,7 +39,7 @@ async fn each_change_of_a_block_row_is_named() {
     let zeros = "zeroblob(32)";
     for (column, value, field) in [
         ("prev_block_hash", zeros, "prev_block_hash"),
-        ("transactions_root", zeros, ""),
+        ("transactions_root", zeros, "transactions_root"),
         ("history_root", zeros, "history_root"),
         ("timestamp_ms", "timestamp_ms + 1", ""),
         ("timestamp_ms", "1", "timestamp_ms"),
