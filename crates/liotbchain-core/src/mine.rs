@@ -1,10 +1,19 @@
 //! The nonce search, and nothing else.
 //!
 //! A header and SHA-256's padding fill two compression blocks. The first holds no nonce, so its state is computed once
-//! a draft, and an attempt costs one compression.
+//! a draft, and an attempt costs one compression. How attempts are made is a [`Kernel`]'s: each finds the same nonces.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
+#[cfg(target_arch = "x86_64")]
+mod window;
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,7 +36,7 @@ use crate::{
 /// All nonces that a header has room for.
 pub const ATTEMPTS_MAX: u64 = 1 << 32;
 
-/// Attempts that a thread makes before it looks whether it should stop: about a millisecond.
+/// Attempts that a thread makes before it looks whether it should stop: less than a millisecond.
 const CHUNK: u64 = 1 << 14;
 
 /// A block without its nonce, of statements that were verified.
@@ -96,6 +105,56 @@ impl Draft {
     }
 }
 
+/// A way to make attempts that this machine has. They differ in speed alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Method);
+
+/// What an enum outside would not ensure: that a method exists only where the processor has its instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    ShaNi(sha_ni::ShaNi),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+}
+
+impl Kernel {
+    /// The one that every machine has.
+    pub const PORTABLE: Self = Self(Method::Portable);
+
+    /// Returns all by name, the slowest first; none in place of one whose instructions this machine lacks.
+    pub fn all() -> [(&'static str, Option<Self>); 3] {
+        // The standard library asks the processor once and remembers.
+        #[cfg(target_arch = "x86_64")]
+        let [sha_ni, avx512] = [
+            sha_ni::ShaNi::detect().map(|it| Self(Method::ShaNi(it))),
+            avx512::Avx512::detect().map(|it| Self(Method::Avx512(it))),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let [sha_ni, avx512] = [None, None];
+        [("portable", Some(Self::PORTABLE)), ("SHA-NI", sha_ni), ("AVX-512", avx512)]
+    }
+
+    /// Returns the fastest that this machine has.
+    pub fn best() -> Self {
+        Self::all().into_iter().rev().find_map(|(_, kernel)| kernel).unwrap_or(Self::PORTABLE)
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            Method::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Method::ShaNi(_) => "SHA-NI",
+            #[cfg(target_arch = "x86_64")]
+            Method::Avx512(_) => "AVX-512",
+        };
+        name.fmt(f)
+    }
+}
+
 /// How a search ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mined {
@@ -113,22 +172,38 @@ pub enum Mined {
     Cancelled,
 }
 
-/// Searches the nonces from 0 up to `attempts_max`, exclusive, for the lowest that meets the header's target.
-///
-/// The answer does not depend on the number of threads. A short search stays on the caller's thread; a longer one is
-/// shared by `threads`, which have ended when this returns.
+/// Searches the nonces from 0 up to `attempts_max`, exclusive, for the lowest that meets the header's target, with the
+/// fastest kernel.
 ///
 /// # Errors
 ///
-/// [`TargetError`] where the header's bits encode no target.
+/// As [`mine_with`].
 pub fn mine(
     header: &Header,
     attempts_max: u64,
     threads: usize,
     cancel: &AtomicBool,
 ) -> Result<Mined, TargetError> {
+    mine_with(Kernel::best(), header, attempts_max, threads, cancel)
+}
+
+/// Searches as [`mine`] does, with this kernel.
+///
+/// The answer depends neither on the kernel nor on the number of threads. A short search stays on the caller's thread;
+/// a longer one is shared by `threads`, which have ended when this returns.
+///
+/// # Errors
+///
+/// [`TargetError`] where the header's bits encode no target.
+pub fn mine_with(
+    kernel: Kernel,
+    header: &Header,
+    attempts_max: u64,
+    threads: usize,
+    cancel: &AtomicBool,
+) -> Result<Mined, TargetError> {
     let attempts_max = attempts_max.min(ATTEMPTS_MAX);
-    let search = Search::new(header)?;
+    let search = Search::new(kernel, header)?;
     let first = CHUNK.min(attempts_max);
     if let Some(nonce) = search.scan(0, first) {
         return Ok(Mined::Found { nonce });
@@ -164,6 +239,7 @@ pub fn mine(
 
 /// A header made ready: the state after its first compression block, the second one, and the target.
 struct Search {
+    kernel: Kernel,
     state: [u32; 8],
     second: [u8; 64],
     target: [u32; 8],
@@ -173,7 +249,7 @@ struct Search {
 const NONCE_OFFSET: usize = Header::NONCE_OFFSET - 64;
 
 impl Search {
-    fn new(header: &Header) -> Result<Self, TargetError> {
+    fn new(kernel: Kernel, header: &Header) -> Result<Self, TargetError> {
         let bytes = header.encode();
         let (first, rest) = bytes.split_first_chunk::<64>().expect("a header is longer than 64 bytes");
         let mut state = INITIAL_STATE;
@@ -185,19 +261,18 @@ impl Search {
         second[56..].copy_from_slice(&(Header::SIZE as u64 * 8).to_be_bytes());
         let target = Target::from_bits(header.bits)?.to_be_bytes();
         let word = |place: usize| u32::from_be_bytes(std::array::from_fn(|byte| target[4 * place + byte]));
-        Ok(Self { state, second, target: std::array::from_fn(word) })
+        Ok(Self { kernel, state, second, target: std::array::from_fn(word) })
     }
 
     /// Returns the lowest nonce from `start` up to `end`, exclusive, whose hash is at most the target.
     fn scan(&self, start: u64, end: u64) -> Option<u32> {
-        let mut second = self.second;
-        (start..end).map(|nonce| nonce as u32).find(|nonce| {
-            second[NONCE_OFFSET..NONCE_OFFSET + 4].copy_from_slice(&nonce.to_be_bytes());
-            let mut state = self.state;
-            compress256(&mut state, std::slice::from_ref(&second));
-            // Words are compared as the big-endian number that they are, the first first.
-            state <= self.target
-        })
+        match self.kernel.0 {
+            Method::Portable => portable::scan(self, start, end),
+            #[cfg(target_arch = "x86_64")]
+            Method::ShaNi(it) => window::scan(self, start, end, |window, lower| it.find(window, lower)),
+            #[cfg(target_arch = "x86_64")]
+            Method::Avx512(it) => window::scan(self, start, end, |window, lower| it.find(window, lower)),
+        }
     }
 }
 
@@ -206,66 +281,4 @@ const INITIAL_STATE: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        hash::{BlockHash, Root},
-        pow::Bits,
-    };
-
-    fn header(digits: u64) -> Header {
-        Header {
-            prev_block_hash: BlockHash([3; 32]),
-            transactions_root: Root([5; 32]),
-            history_root: Root([7; 32]),
-            height: 9,
-            timestamp_ms: 1_795_345_827_157,
-            bits: Difficulty::new(digits).unwrap().bits(),
-            nonce: 0,
-        }
-    }
-
-    fn search(header: &Header, limit: u64, threads: usize) -> Mined {
-        mine(header, limit, threads, &AtomicBool::new(false)).unwrap()
-    }
-
-    /// The plain way: hash the whole header.
-    fn lowest_nonce(header: &Header) -> u32 {
-        let target = Target::from_bits(header.bits).unwrap();
-        (0..)
-            .find(|nonce| target.is_met_by(&Header { nonce: *nonce, ..header.clone() }.compute_hash()))
-            .unwrap()
-    }
-
-    #[test]
-    fn finds_the_lowest_nonce_whatever_the_threads() {
-        for digits in 0..=5 {
-            let header = header(digits);
-            let nonce = lowest_nonce(&header);
-            for threads in [1, 2, 5] {
-                assert_eq!(search(&header, ATTEMPTS_MAX, threads), Mined::Found { nonce }, "{digits} digits");
-            }
-        }
-    }
-
-    #[test]
-    fn stops_at_the_limit_and_not_before() {
-        let header = header(4);
-        let nonce = u64::from(lowest_nonce(&header));
-        assert!(nonce > CHUNK, "the search must be long enough to be shared");
-        assert_eq!(search(&header, nonce, 2), Mined::LimitReached { attempts: nonce });
-        assert_eq!(search(&header, nonce + 1, 2), Mined::Found { nonce: nonce as u32 });
-    }
-
-    #[test]
-    fn stops_when_told_to() {
-        let cancel = AtomicBool::new(true);
-        assert_eq!(mine(&header(16), ATTEMPTS_MAX, 2, &cancel), Ok(Mined::Cancelled));
-    }
-
-    #[test]
-    fn refuses_bits_without_a_target() {
-        let header = Header { bits: Bits(0xff12_3456), ..header(0) };
-        assert!(mine(&header, 1, 1, &AtomicBool::new(false)).is_err());
-    }
-}
+mod tests;
