@@ -1,17 +1,21 @@
 //! A branch as its tip knows it, and the validation of a chain from its first block on.
 
+mod census;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     Height, TimestampMs,
-    block::{Block, CheckedBlock},
-    check::{self, Ancestry, BlockError},
+    block::{Block, CheckedBlock, Header},
+    check::{self, Ancestry, BlockError, Examined},
     hash::{BlockHash, KeyId, Root, TransactionId},
     key::PublicKey,
     merkle::{self, Frontier, Node},
     pow::Work,
     rules::{self, GenesisError, Rules},
 };
+
+pub use census::{Census, CensusBudget, Counted, Fingerprint};
 
 /// How many blocks the median of timestamps looks back.
 pub const MEDIAN_BLOCKS: usize = 11;
@@ -40,7 +44,7 @@ impl Branch {
             timestamps_ms: VecDeque::with_capacity(MEDIAN_BLOCKS),
             work: Work::ZERO,
         };
-        branch.push(genesis);
+        branch.push(genesis.header().timestamp_ms, genesis.hash());
         branch
     }
 
@@ -73,18 +77,33 @@ impl Branch {
             self.tip,
             "a block is checked against the branch it extends"
         );
-        self.tip = block.hash();
-        self.height = block.height();
-        self.work = self.work.saturating_add(block.work());
-        self.push(block)
+        self.append(block.header(), block.hash(), block.work())
     }
 
-    fn push(&mut self, block: &CheckedBlock) -> Vec<Node> {
+    /// Checks the link of a block that was examined, and appends it.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError`] names the first rule that the block breaks; the branch is then as it was.
+    pub fn link(&mut self, block: &Examined) -> Result<(), BlockError> {
+        let work = block.check_link(self)?;
+        self.append(&block.header, block.hash, work);
+        Ok(())
+    }
+
+    fn append(&mut self, header: &Header, hash: BlockHash, work: Work) -> Vec<Node> {
+        self.tip = hash;
+        self.height = header.height;
+        self.work = self.work.saturating_add(work);
+        self.push(header.timestamp_ms, hash)
+    }
+
+    fn push(&mut self, timestamp_ms: TimestampMs, hash: BlockHash) -> Vec<Node> {
         if self.timestamps_ms.len() == MEDIAN_BLOCKS {
             self.timestamps_ms.pop_front();
         }
-        self.timestamps_ms.push_back(block.header().timestamp_ms);
-        self.history.append(merkle::leaf_hash(&block.hash().0))
+        self.timestamps_ms.push_back(timestamp_ms);
+        self.history.append(merkle::leaf_hash(&hash.0))
     }
 
     /// Returns the network's rules.
@@ -175,7 +194,10 @@ impl ChainError {
     }
 }
 
-/// Validates a chain block by block, from the genesis block on.
+/// Validates a chain that comes block by block, such as an export, from the genesis block on: every rule at once.
+///
+/// Keeps 32 bytes for each transaction, to find a repeated id, and every key. A chain that can be read more than once is
+/// validated in bounded memory, with [`Branch::link`] and a [`Census`].
 #[derive(Debug, Default)]
 pub struct Validator {
     branch: Option<Branch>,
@@ -188,8 +210,7 @@ pub struct Validator {
 struct KnownAncestry {
     keys: HashMap<KeyId, PublicKey>,
     sequences: HashMap<KeyId, u64>,
-    /// None where somebody else answers for duplicates.
-    ids: Option<HashSet<TransactionId>>,
+    ids: HashSet<TransactionId>,
 }
 
 impl Ancestry for KnownAncestry {
@@ -202,31 +223,19 @@ impl Ancestry for KnownAncestry {
     }
 
     fn contains(&self, id: &TransactionId) -> bool {
-        self.ids.as_ref().is_some_and(|ids| ids.contains(id))
+        self.ids.contains(id)
     }
 }
 
 impl Validator {
-    /// Validates with every rule. Keeps 32 bytes for each transaction, to find a repeated id.
+    /// Begins with nothing.
     pub fn new() -> Self {
-        let ancestry = KnownAncestry { ids: Some(HashSet::new()), ..KnownAncestry::default() };
-        Self { ancestry, ..Self::default() }
-    }
-
-    /// Validates with every rule but that of repeated ids across blocks, in memory that does not grow with the chain.
-    /// For a store, whose unique index answers for them.
-    pub fn without_ids() -> Self {
         Self::default()
     }
 
     /// Makes a public key known, before the first block that needs it.
     pub fn add_key(&mut self, public_key: PublicKey) {
         self.ancestry.keys.insert(public_key.key_id(), public_key);
-    }
-
-    /// Returns whether a public key is known.
-    pub fn has_key(&self, key_id: &KeyId) -> bool {
-        self.ancestry.keys.contains_key(key_id)
     }
 
     /// Checks the next block.
@@ -257,9 +266,7 @@ impl Validator {
             self.transactions += 1;
             self.pruned += u64::from(transaction.statement().is_none());
         }
-        if let Some(ids) = &mut self.ancestry.ids {
-            ids.extend(checked.ids().iter().flatten());
-        }
+        self.ancestry.ids.extend(checked.ids().iter().flatten());
         Ok(checked)
     }
 

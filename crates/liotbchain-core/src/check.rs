@@ -1,6 +1,6 @@
 //! Every rule of a valid block, one function each. The error enum is the list of the rules.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     Height, TimestampMs,
@@ -8,10 +8,11 @@ use crate::{
     chain::Branch,
     hash::{BlockHash, KeyId, Root, TransactionId},
     key::PublicKey,
+    merkle,
     mine::Draft,
     pow::{Bits, Difficulty, Target, TargetError, Work},
     rules::Rules,
-    transaction::{StatementError, Transaction, VerifiedStatement},
+    transaction::{Statement, StatementError, Transaction, VerifiedStatement},
 };
 
 /// How far the timestamp of an arriving block may lie ahead of the checker's clock: 2 minutes.
@@ -177,6 +178,15 @@ impl BlockError {
     }
 }
 
+/// Whether signatures are verified, which is most of the work of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signatures {
+    /// Each one is verified.
+    Checked,
+    /// None is looked at. Each still belongs to what the block's root commits to.
+    Skipped,
+}
+
 /// Checks a block from elsewhere, with every signature. `now_ms` is given for blocks that arrive, not for stored ones.
 ///
 /// # Errors
@@ -191,8 +201,13 @@ pub fn check_block(
     if let Some(now_ms) = now_ms {
         check_not_ahead(&block.header, now_ms)?;
     }
-    let ids = check_statements(&block.transactions, parent.rules(), ancestry)?;
-    check_on_branch(block, ids, parent, ancestry)
+    let key = |key_id: &KeyId| ancestry.public_key(key_id);
+    let examined = Examined::new(&block, parent.rules(), &key, Signatures::Checked);
+    let work = examined.check_link(parent)?;
+    check_ids(examined.ids(), ancestry)?;
+    check_sequences(&block.transactions, ancestry)?;
+    let Examined { hash, statements, .. } = examined;
+    Ok(CheckedBlock { block, hash, work, ids: statements? })
 }
 
 /// Checks a block that was drafted here of statements verified before, with the nonce that mining found.
@@ -211,25 +226,148 @@ pub fn check_draft(
     {
         return Err(BlockError::UnsignedNotAllowed { position });
     }
-    let ids = draft.statements().iter().map(|statement| Some(statement.id())).collect();
-    check_on_branch(draft.block(nonce), ids, parent, ancestry)
-}
-
-/// All rules but those of single statements.
-fn check_on_branch(
-    block: Block,
-    ids: Vec<Option<TransactionId>>,
-    parent: &Branch,
-    ancestry: &dyn Ancestry,
-) -> Result<CheckedBlock, BlockError> {
+    let ids: Vec<_> = draft.statements().iter().map(|statement| Some(statement.id())).collect();
+    let block = draft.block(nonce);
+    let hash = block.header.compute_hash();
     check_links(&block.header, parent)?;
     check_timestamp(&block.header, parent)?;
-    let work = check_proof_of_work(&block.header, parent.rules())?;
-    check_transactions_root(&block)?;
+    let work = check_proof_of_work(&block.header, &hash, parent.rules())?;
+    // The draft computed the root of these very transactions when it was made; computing it again would cost more than
+    // the rest of this check.
+    if block.transactions.is_empty() {
+        return Err(BlockError::NoTransactions);
+    }
     check_ids(&ids, ancestry)?;
     check_sequences(&block.transactions, ancestry)?;
-    let hash = block.header.compute_hash();
     Ok(CheckedBlock { block, hash, work, ids })
+}
+
+/// What a block shows without the blocks below it, which is nearly all that its check costs: many blocks are examined
+/// at once, on as many threads, before each is linked to the one below.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    pub(crate) header: Header,
+    pub(crate) hash: BlockHash,
+    transactions: usize,
+    transactions_root: Root,
+    statements: Result<Vec<Option<TransactionId>>, BlockError>,
+}
+
+impl Examined {
+    /// Hashes a block and checks its statements, with public keys from `key`.
+    pub fn new(
+        block: &Block,
+        rules: &Rules,
+        key: &dyn Fn(&KeyId) -> Option<PublicKey>,
+        signatures: Signatures,
+    ) -> Self {
+        let mut statements = Statements { rules, key, signatures, last_key: None };
+        let mut ids = Ok(Vec::with_capacity(block.transactions.len()));
+        let leaves = block.transactions.iter().enumerate().map(|(position, transaction)| {
+            let Some(statement) = transaction.statement() else {
+                let unsigned = transaction.key_id() == KeyId::ZERO && !rules.unsigned;
+                note(
+                    &mut ids,
+                    if unsigned { Err(BlockError::UnsignedNotAllowed { position }) } else { Ok(None) },
+                );
+                return transaction.leaf_hash();
+            };
+            let content_hash = statement.content_hash();
+            note(
+                &mut ids,
+                statements.check(position, statement).map(|()| {
+                    Some(if statement.is_unsigned() {
+                        statement.unsigned_id(&content_hash)
+                    } else {
+                        statement.signed_id()
+                    })
+                }),
+            );
+            transaction.leaf_hash_of(&content_hash)
+        });
+        let transactions_root = merkle::compute_root(leaves);
+        Self {
+            header: block.header.clone(),
+            hash: block.header.compute_hash(),
+            transactions: block.transactions.len(),
+            transactions_root,
+            statements: ids,
+        }
+    }
+
+    /// Returns the height that the header states.
+    pub fn height(&self) -> Height {
+        self.header.height
+    }
+
+    /// Returns the block's hash.
+    pub fn hash(&self) -> BlockHash {
+        self.hash
+    }
+
+    /// Returns the id of each transaction, none where it was pruned; nothing at all where a statement is faulty.
+    pub fn ids(&self) -> &[Option<TransactionId>] {
+        self.statements.as_deref().unwrap_or_default()
+    }
+
+    /// Checks every rule but those about the ids and sequences of the whole branch, and returns the block's work.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError`] names the first rule that the block breaks.
+    pub fn check_link(&self, parent: &Branch) -> Result<Work, BlockError> {
+        if let Err(error) = &self.statements {
+            return Err(error.clone());
+        }
+        check_links(&self.header, parent)?;
+        check_timestamp(&self.header, parent)?;
+        let work = check_proof_of_work(&self.header, &self.hash, parent.rules())?;
+        check_transactions_root(&self.header, self.transactions, self.transactions_root)?;
+        Ok(work)
+    }
+}
+
+/// Keeps the ids up to the first fault.
+fn note(
+    ids: &mut Result<Vec<Option<TransactionId>>, BlockError>,
+    id: Result<Option<TransactionId>, BlockError>,
+) {
+    if let Ok(known) = ids {
+        match id {
+            Ok(id) => known.push(id),
+            Err(error) => *ids = Err(error),
+        }
+    }
+}
+
+/// Checks the statements of a block, one after the other.
+struct Statements<'a> {
+    rules: &'a Rules,
+    key: &'a dyn Fn(&KeyId) -> Option<PublicKey>,
+    signatures: Signatures,
+    /// Of the statement before: most blocks hold many of one key.
+    last_key: Option<PublicKey>,
+}
+
+impl Statements<'_> {
+    fn check(&mut self, position: usize, statement: &Statement) -> Result<(), BlockError> {
+        let key_id = statement.key_id;
+        if statement.is_unsigned() {
+            if !self.rules.unsigned {
+                return Err(BlockError::UnsignedNotAllowed { position });
+            }
+            return statement.check_unsigned().map_err(|error| BlockError::Statement { position, error });
+        }
+        if self.last_key.as_ref().is_none_or(|key| key.key_id() != key_id) {
+            self.last_key = (self.key)(&key_id);
+        }
+        let key = self.last_key.as_ref().ok_or(BlockError::UnknownKey { position, key_id })?;
+        let verified = statement.check_key(key).and_then(|()| match self.signatures {
+            Signatures::Checked => Ok(key.verify(statement.payload.as_bytes(), &statement.signature)?),
+            Signatures::Skipped => Ok(()),
+        });
+        verified.map_err(|error| BlockError::Statement { position, error })
+    }
 }
 
 fn check_links(header: &Header, parent: &Branch) -> Result<(), BlockError> {
@@ -263,60 +401,24 @@ fn check_not_ahead(header: &Header, now_ms: TimestampMs) -> Result<(), BlockErro
     Ok(())
 }
 
-fn check_proof_of_work(header: &Header, rules: &Rules) -> Result<Work, BlockError> {
+fn check_proof_of_work(header: &Header, hash: &BlockHash, rules: &Rules) -> Result<Work, BlockError> {
     rules.check_bits(header.bits)?;
     let target = Target::from_bits(header.bits)?;
-    let hash = header.compute_hash();
-    if !target.is_met_by(&hash) {
-        return Err(BlockError::ProofOfWork { hash, bits: header.bits });
+    if !target.is_met_by(hash) {
+        return Err(BlockError::ProofOfWork { hash: *hash, bits: header.bits });
     }
     Ok(Work::of(&target))
 }
 
-fn check_transactions_root(block: &Block) -> Result<(), BlockError> {
-    if block.transactions.is_empty() {
+fn check_transactions_root(header: &Header, transactions: usize, expected: Root) -> Result<(), BlockError> {
+    if transactions == 0 {
         return Err(BlockError::NoTransactions);
     }
-    let (got, expected) = (block.header.transactions_root, block.compute_transactions_root());
+    let got = header.transactions_root;
     if got != expected {
         return Err(BlockError::TransactionsRoot { got, expected });
     }
     Ok(())
-}
-
-/// Verifies each statement that was not pruned, and returns the ids.
-fn check_statements(
-    transactions: &[Transaction],
-    rules: &Rules,
-    ancestry: &dyn Ancestry,
-) -> Result<Vec<Option<TransactionId>>, BlockError> {
-    let mut keys: HashMap<KeyId, PublicKey> = HashMap::new();
-    let mut ids = Vec::with_capacity(transactions.len());
-    for (position, transaction) in transactions.iter().enumerate() {
-        let key_id = transaction.key_id();
-        if key_id == KeyId::ZERO && !rules.unsigned {
-            return Err(BlockError::UnsignedNotAllowed { position });
-        }
-        let Some(statement) = transaction.statement() else {
-            ids.push(None);
-            continue;
-        };
-        let statement = statement.as_ref().clone();
-        let checked = if key_id == KeyId::ZERO {
-            VerifiedStatement::check_unsigned(statement)
-        } else {
-            let key = match keys.entry(key_id) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => {
-                    let key = ancestry.public_key(&key_id);
-                    entry.insert(key.ok_or(BlockError::UnknownKey { position, key_id })?)
-                }
-            };
-            VerifiedStatement::verify(statement, key)
-        };
-        ids.push(Some(checked.map_err(|error| BlockError::Statement { position, error })?.id()));
-    }
-    Ok(ids)
 }
 
 fn check_ids(ids: &[Option<TransactionId>], ancestry: &dyn Ancestry) -> Result<(), BlockError> {

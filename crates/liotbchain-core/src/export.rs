@@ -1,6 +1,6 @@
 //! The export of a chain: one JSON object a line, checked with nothing but this file and SHA-256.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -56,6 +56,26 @@ pub enum Line<'a> {
         #[serde(borrow, deserialize_with = "objects")]
         transactions: Vec<LineTransaction<'a>>,
     },
+    /// The last line: what stands above it. Earlier versions wrote none.
+    End(Totals),
+}
+
+/// What an export holds, for whoever reads its end only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// Blocks, the genesis block with them.
+    pub blocks: u64,
+    /// Transactions in them.
+    pub transactions: u64,
+    /// Hash of the last block.
+    pub tip: BlockHash,
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} blocks, {} transactions, tip {}", self.blocks, self.transactions, self.tip)
+    }
 }
 
 fn objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LineTransaction<'de>>, D::Error> {
@@ -82,7 +102,7 @@ pub struct LineTransaction<'a> {
 /// Why a text is not a valid export.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
-    /// A line is not one of the three kinds.
+    /// A line is not one of the four kinds.
     #[error("line {line}: {reason}")]
     Line {
         /// Counted from 1.
@@ -179,6 +199,22 @@ pub enum ExportError {
         /// The last block's.
         got_height: Height,
     },
+    /// The last line tells of other blocks than stand above it.
+    #[error("line {line}: the end says {got}: above it stand {expected}")]
+    End {
+        /// Counted from 1.
+        line: u64,
+        /// What the line says.
+        got: Totals,
+        /// What was read.
+        expected: Totals,
+    },
+    /// Something stands below the last line.
+    #[error("line {line}: nothing may follow the line of type \"end\"")]
+    AfterEnd {
+        /// Counted from 1.
+        line: u64,
+    },
     /// No block at all.
     #[error("the export holds no block")]
     Empty,
@@ -222,6 +258,11 @@ pub fn block_line(block: &Block) -> String {
     })
 }
 
+/// Returns the last line.
+pub fn end_line(totals: Totals) -> String {
+    to_line(&Line::End(totals))
+}
+
 fn to_line(line: &Line<'_>) -> String {
     let mut text = serde_json::to_string(line).expect("a struct of text and numbers is JSON");
     text.push('\n');
@@ -234,6 +275,7 @@ pub struct Reader {
     line: u64,
     promised: Option<(BlockHash, BlockHash, Height)>,
     validator: Validator,
+    has_ended: bool,
 }
 
 /// What a line brought.
@@ -248,11 +290,13 @@ pub enum Read {
     Key(PublicKey),
     /// A block that keeps every rule.
     Block(Box<CheckedBlock>),
+    /// The last line.
+    End,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { line: 0, promised: None, validator: Validator::new() }
+        Self { line: 0, promised: None, validator: Validator::new(), has_ended: false }
     }
 }
 
@@ -270,6 +314,9 @@ impl Reader {
         if matches!(parsed, Line::Chain { .. }) != self.promised.is_none() {
             return Err(ExportError::FirstLine { line });
         }
+        if self.has_ended {
+            return Err(ExportError::AfterEnd { line });
+        }
         match parsed {
             Line::Chain { version: 1, genesis, tip, height } => {
                 self.promised = Some((genesis, tip, height));
@@ -280,7 +327,19 @@ impl Reader {
             Line::Block { height, hash, header, transactions } => {
                 self.push_block(height, hash, &header, transactions).map(|block| Read::Block(Box::new(block)))
             }
+            Line::End(got) => self.push_end(got),
         }
+    }
+
+    fn push_end(&mut self, got: Totals) -> Result<Read, ExportError> {
+        let branch = self.validator.branch().ok_or(ExportError::Empty)?;
+        let (blocks, transactions) = (u64::from(branch.next_height()), self.validator.transactions());
+        let expected = Totals { blocks, transactions, tip: branch.tip() };
+        if got != expected {
+            return Err(ExportError::End { line: self.line, got, expected });
+        }
+        self.has_ended = true;
+        Ok(Read::End)
     }
 
     fn push_key(&mut self, key_id: KeyId, pem: &str) -> Result<PublicKey, ExportError> {
@@ -356,4 +415,56 @@ fn to_transaction(line: LineTransaction<'_>) -> Option<Transaction> {
         _ => return None,
     };
     Some(Transaction { sequence, content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four blocks, as they were exported before there was a last line.
+    const GOLDEN: &str = include_str!("../../../testdata/format/chain-v1.ndjson");
+
+    fn read(end: &str) -> Result<Validator, ExportError> {
+        let mut reader = Reader::default();
+        for line in GOLDEN.lines().chain(end.lines()) {
+            reader.push(line)?;
+        }
+        reader.finish()
+    }
+
+    fn totals() -> Totals {
+        let validator = read("").unwrap();
+        let branch = validator.branch().unwrap();
+        Totals { blocks: 4, transactions: validator.transactions(), tip: branch.tip() }
+    }
+
+    #[test]
+    fn takes_an_export_with_and_without_its_end() {
+        assert!(read("").is_ok());
+        assert!(read(&end_line(totals())).is_ok());
+    }
+
+    #[test]
+    fn refuses_an_end_that_is_not_true() {
+        let (expected, line) = (totals(), GOLDEN.lines().count() as u64 + 1);
+        for got in [
+            Totals { blocks: 3, ..expected },
+            Totals { transactions: expected.transactions + 1, ..expected },
+            Totals { tip: BlockHash::ZERO, ..expected },
+        ] {
+            assert_eq!(read(&end_line(got)).unwrap_err(), ExportError::End { line, got, expected });
+        }
+        let more = end_line(expected).replace('}', ",\"more\":1}");
+        assert!(matches!(read(&more).unwrap_err(), ExportError::Line { .. }));
+    }
+
+    #[test]
+    fn refuses_what_follows_the_end_and_an_end_of_nothing() {
+        let end = end_line(totals());
+        let line = GOLDEN.lines().count() as u64 + 2;
+        assert_eq!(read(&(end.clone() + &end)).unwrap_err(), ExportError::AfterEnd { line });
+        let mut reader = Reader::default();
+        reader.push(GOLDEN.lines().next().unwrap()).unwrap();
+        assert_eq!(reader.push(&end).unwrap_err(), ExportError::Empty);
+    }
 }

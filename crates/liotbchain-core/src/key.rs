@@ -3,7 +3,13 @@
 //! A key is its SubjectPublicKeyInfo in canonical DER, so that one key has one id. A DER reader that is strict and an
 //! encoding back that must give the same bytes decide what is canonical.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey, RSA_PSS_2048_8192_SHA256, RsaPssSaltLength,
@@ -113,9 +119,44 @@ struct Inner {
     key_id: KeyId,
     spki: Vec<u8>,
     algorithm: Algorithm,
+    /// For an RSA key with the longest salt that fits, which Python's `MAX_LENGTH` gives.
     parsed: ParsedPublicKey,
-    /// The same RSA key with the longest salt that fits, which Python's `MAX_LENGTH` gives.
-    parsed_max_salt: Option<ParsedPublicKey>,
+    /// For an RSA key, the other length of salt.
+    digest_salt: Option<DigestSalt>,
+}
+
+/// The same RSA key with a salt as long as the digest.
+///
+/// The library verifies one length of salt at a time, and a key is used by one program, which always takes the same.
+/// The length that was good last is therefore tried first, so that a signature costs one verification, not two.
+#[derive(Default)]
+struct DigestSalt {
+    /// Made when it is first needed, since most keys need one of the two; none where the library refuses the key.
+    parsed: OnceLock<Option<ParsedPublicKey>>,
+    is_usual: AtomicBool,
+}
+
+impl DigestSalt {
+    fn verify(&self, inner: &Inner, payload: &[u8], signature: &[u8]) -> bool {
+        let digest_salt = || {
+            let parse = || ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, &inner.spki).ok();
+            self.parsed
+                .get_or_init(parse)
+                .as_ref()
+                .is_some_and(|it| it.verify_sig(payload, signature).is_ok())
+        };
+        let max_salt = || inner.parsed.verify_sig(payload, signature).is_ok();
+        let is_usual = self.is_usual.load(Ordering::Relaxed);
+        let usual = if is_usual { digest_salt() } else { max_salt() };
+        if usual {
+            return true;
+        }
+        let unusual = if is_usual { max_salt() } else { digest_salt() };
+        if unusual {
+            self.is_usual.store(!is_usual, Ordering::Relaxed);
+        }
+        unusual
+    }
 }
 
 impl fmt::Debug for PublicKey {
@@ -157,13 +198,13 @@ impl PublicKey {
                 _ => PublicKeyError::NotOnCurve,
             })
         };
-        let (parsed, parsed_max_salt) = match algorithm {
-            Algorithm::RsaPss { .. } => (parse(&RSA_PSS_2048_8192_SHA256)?, Some(parse(&RSA_PSS_MAX_SALT)?)),
+        let (parsed, digest_salt) = match algorithm {
+            Algorithm::RsaPss { .. } => (parse(&RSA_PSS_MAX_SALT)?, Some(DigestSalt::default())),
             Algorithm::EcdsaP256 => (parse(&ECDSA_P256_SHA256_ASN1)?, None),
             Algorithm::Ed25519 => (parse(&ED25519)?, None),
         };
         let key_id = KeyId(sha256(&[spki]));
-        Ok(Self(Arc::new(Inner { key_id, spki: spki.to_vec(), algorithm, parsed, parsed_max_salt })))
+        Ok(Self(Arc::new(Inner { key_id, spki: spki.to_vec(), algorithm, parsed, digest_salt })))
     }
 
     /// Reads the first public key of a PEM text: `PUBLIC KEY`, or PKCS#1's `RSA PUBLIC KEY`.
@@ -225,10 +266,10 @@ impl PublicKey {
     /// [`SignatureError`] where it is not of this payload by this key.
     pub fn verify(&self, payload: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
         let inner = &self.0;
-        // The longest salt is what the Python original sends, so it is tried first.
-        let good =
-            inner.parsed_max_salt.as_ref().is_some_and(|key| key.verify_sig(payload, signature).is_ok())
-                || inner.parsed.verify_sig(payload, signature).is_ok();
+        let good = match &inner.digest_salt {
+            Some(digest_salt) => digest_salt.verify(inner, payload, signature),
+            None => inner.parsed.verify_sig(payload, signature).is_ok(),
+        };
         if good { Ok(()) } else { Err(SignatureError { algorithm: inner.algorithm }) }
     }
 }

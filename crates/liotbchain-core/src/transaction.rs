@@ -42,11 +42,15 @@ impl Statement {
 
     /// Returns the id. It leaves a signature out: one statement by one key has one id however often it is signed.
     pub fn id(&self) -> TransactionId {
-        if self.is_unsigned() {
-            TransactionId(sha256(&[ID_TAG, &self.key_id.0, &self.content_hash().0]))
-        } else {
-            TransactionId(sha256(&[ID_TAG, &self.key_id.0, self.payload.as_bytes()]))
-        }
+        if self.is_unsigned() { self.unsigned_id(&self.content_hash()) } else { self.signed_id() }
+    }
+
+    pub(crate) fn signed_id(&self) -> TransactionId {
+        TransactionId(sha256(&[ID_TAG, &self.key_id.0, self.payload.as_bytes()]))
+    }
+
+    pub(crate) fn unsigned_id(&self, content_hash: &ContentHash) -> TransactionId {
+        TransactionId(sha256(&[ID_TAG, &self.key_id.0, &content_hash.0]))
     }
 
     /// Checks the lengths that the format allows.
@@ -61,6 +65,27 @@ impl Statement {
         }
         if self.signature.len() > usize::from(u16::MAX) {
             return Err(StatementError::SignatureSize { size: self.signature.len() });
+        }
+        Ok(())
+    }
+
+    /// Checks all that a signed statement needs but its signature.
+    pub(crate) fn check_key(&self, public_key: &PublicKey) -> Result<(), StatementError> {
+        self.check_size()?;
+        if self.key_id != public_key.key_id() {
+            return Err(StatementError::OtherKey { expected: self.key_id, got: public_key.key_id() });
+        }
+        Ok(())
+    }
+
+    /// Checks all that an unsigned statement needs.
+    pub(crate) fn check_unsigned(&self) -> Result<(), StatementError> {
+        self.check_size()?;
+        if !self.is_unsigned() {
+            return Err(StatementError::OtherKey { expected: self.key_id, got: KeyId::ZERO });
+        }
+        if self.signature.len() != UNSIGNED_SALT_SIZE {
+            return Err(StatementError::UnsignedSalt { size: self.signature.len() });
         }
         Ok(())
     }
@@ -114,10 +139,7 @@ impl VerifiedStatement {
     ///
     /// [`StatementError`] says which rule it breaks.
     pub fn verify(statement: Statement, public_key: &PublicKey) -> Result<Self, StatementError> {
-        statement.check_size()?;
-        if statement.key_id != public_key.key_id() {
-            return Err(StatementError::OtherKey { expected: statement.key_id, got: public_key.key_id() });
-        }
+        statement.check_key(public_key)?;
         public_key.verify(statement.payload.as_bytes(), &statement.signature)?;
         Ok(Self { id: statement.id(), statement: Arc::new(statement) })
     }
@@ -138,13 +160,7 @@ impl VerifiedStatement {
     ///
     /// [`StatementError`] says which rule it breaks.
     pub fn check_unsigned(statement: Statement) -> Result<Self, StatementError> {
-        statement.check_size()?;
-        if !statement.is_unsigned() {
-            return Err(StatementError::OtherKey { expected: statement.key_id, got: KeyId::ZERO });
-        }
-        if statement.signature.len() != UNSIGNED_SALT_SIZE {
-            return Err(StatementError::UnsignedSalt { size: statement.signature.len() });
-        }
+        statement.check_unsigned()?;
         Ok(Self { id: statement.id(), statement: Arc::new(statement) })
     }
 
@@ -201,10 +217,14 @@ impl Transaction {
 
     /// Returns the hash of the Merkle leaf `key_id ‖ sequence ‖ content_hash`.
     pub fn leaf_hash(&self) -> [u8; 32] {
-        let content_hash = match &self.content {
+        self.leaf_hash_of(&match &self.content {
             Content::Full(statement) => statement.content_hash(),
             Content::Pruned { content_hash, .. } => *content_hash,
-        };
+        })
+    }
+
+    /// Returns the same from a content hash that is known.
+    pub(crate) fn leaf_hash_of(&self, content_hash: &ContentHash) -> [u8; 32] {
         let mut leaf = [0; 72];
         leaf[..32].copy_from_slice(&self.key_id().0);
         leaf[32..40].copy_from_slice(&self.sequence.to_be_bytes());

@@ -60,7 +60,7 @@ impl Edge {
         }
         TcpListener::bind(address).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => {
-                BindError::InUse { address, setting, holder: find_holder(address.port()) }
+                BindError::InUse { address, setting, holder: find_listener(address.port()) }
             }
             io::ErrorKind::AddrNotAvailable => BindError::NotOurs { address, setting },
             io::ErrorKind::PermissionDenied => BindError::NotPermitted { address, setting },
@@ -70,7 +70,7 @@ impl Edge {
 }
 
 /// Finds the process that listens on a port, where the system has `/proc` and lets us see other people's processes.
-fn find_holder(port: u16) -> Option<Holder> {
+pub fn find_listener(port: u16) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let lines = tables.iter().flat_map(|table| table.lines());
     let inodes = lines.filter_map(|line| listening_inode(line, port));

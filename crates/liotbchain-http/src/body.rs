@@ -21,22 +21,36 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
         check_content_encoding(request.headers())?;
-        let limits = request.extensions().get::<Limits>().cloned().unwrap_or_default();
-        let body = request.into_body();
-        // The announced length is checked first, so that a client which waits for "100 Continue" sends nothing in vain.
-        if body.size_hint().lower() > limits.body_size_max as u64 {
-            return Err(too_large(limits.body_size_max));
-        }
-        timeout(limits.body_time, collect(body, limits.body_size_max)).await.map_err(|_| {
-            let seconds = limits.body_time.as_secs();
-            let message = format!("the body did not arrive within {seconds} seconds: send all of it at once");
-            ApiError::refusal(StatusCode::REQUEST_TIMEOUT, "slow_request", message)
-        })?
+        read_body(request).await.map(Self)
     }
 }
 
-async fn collect(mut body: axum::body::Body, size_max: usize) -> Result<JsonBody, ApiError> {
-    let mut bytes = BytesMut::new();
+/// Reads the body of a request as it was sent, within the size and the time of the [`Limits`] that it was served with.
+///
+/// # Errors
+///
+/// A refusal of status 400, 408 or 413.
+pub async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+    let limits = request.extensions().get::<Limits>().cloned().unwrap_or_default();
+    let body = request.into_body();
+    // The announced length is checked first, so that a client which waits for "100 Continue" sends nothing in vain.
+    if body.size_hint().lower() > limits.body_size_max as u64 {
+        return Err(too_large(limits.body_size_max));
+    }
+    timeout(limits.body_time, collect(body, limits.body_size_max)).await.map_err(|_| {
+        let seconds = limits.body_time.as_secs();
+        let message = format!("the body did not arrive within {seconds} seconds: send all of it at once");
+        ApiError::refusal(StatusCode::REQUEST_TIMEOUT, "slow_request", message)
+    })?
+}
+
+/// Bytes that are reserved for a body on the word of its client.
+const RESERVED_MAX: usize = 1 << 20;
+
+async fn collect(mut body: axum::body::Body, size_max: usize) -> Result<Bytes, ApiError> {
+    // Most bodies announce their size; memory that is only reserved costs nothing.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut bytes = BytesMut::with_capacity(announced.min(RESERVED_MAX));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             let message = format!("the body broke off or is not well-formed HTTP: {error}");
@@ -48,10 +62,10 @@ async fn collect(mut body: axum::body::Body, size_max: usize) -> Result<JsonBody
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(JsonBody(bytes.freeze()))
+    Ok(bytes.freeze())
 }
 
-fn too_large(size_max: usize) -> ApiError {
+pub(crate) fn too_large(size_max: usize) -> ApiError {
     let message = format!("the body is larger than {size_max} bytes: send less at once");
     ApiError::refusal(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
@@ -59,15 +73,23 @@ fn too_large(size_max: usize) -> ApiError {
 /// `application/json` and every `application/…+json`, as the Python original accepts them. Parameters are passed over:
 /// JSON is UTF-8 whatever a charset says.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json =
-        essence.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"));
-    if is_json {
+    if is_json(&media_type(headers)) {
         return Ok(());
     }
     let message = "the body must be JSON and say so: send the header Content-Type: application/json";
     Err(ApiError::refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", message))
+}
+
+/// Returns the media type that a request says its body has, in lower case and without parameters; empty where it says
+/// none.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Returns whether a media type is one of JSON.
+pub fn is_json(media_type: &str) -> bool {
+    media_type.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"))
 }
 
 fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -1,6 +1,6 @@
 //! The one shape of every refusal: a status, words for people, a stable code for programs.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -18,27 +18,31 @@ use utoipa::ToSchema;
 pub struct ApiError {
     status: StatusCode,
     retry_after: Option<Duration>,
-    body: Box<ErrorBody>,
+    body: Arc<ErrorBody>,
 }
 
+/// What an answer refuses, for those who give it another shape.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused(pub(crate) Arc<ErrorBody>);
+
 /// The body of an error answer.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// Always `error`.
     #[schema(example = "error")]
     status: &'static str,
     /// What is wrong, why, and what to do about it.
-    message: String,
+    pub(crate) message: String,
     /// Stable name of the error, for programs.
     #[schema(example = "not_json")]
-    code: &'static str,
+    pub(crate) code: &'static str,
     /// The items at fault, where the request as a whole is sound.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    items: Vec<ItemError>,
+    pub(crate) items: Vec<ItemError>,
     /// Names the entry of the server's log that holds the cause; only in 5xx answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
 }
 
 /// What is wrong with one item of a list.
@@ -59,7 +63,7 @@ impl ApiError {
         debug_assert!(status.is_client_error(), "a failure of ours hides its cause: ApiError::failure");
         let body =
             ErrorBody { status: "error", message: message.into(), code, items: Vec::new(), request_id: None };
-        Self { status, retry_after: None, body: Box::new(body) }
+        Self { status, retry_after: None, body: Arc::new(body) }
     }
 
     /// Reports a failure of ours, 5xx, and logs the cause under the request id that the answer carries.
@@ -71,7 +75,7 @@ impl ApiError {
         let message = format!("{message} (request {request_id}; the server's log has the cause)");
         let body =
             ErrorBody { status: "error", message, code, items: Vec::new(), request_id: Some(request_id) };
-        Self { status, retry_after: None, body: Box::new(body) }
+        Self { status, retry_after: None, body: Arc::new(body) }
     }
 
     /// Reports a fault in the program itself.
@@ -81,7 +85,7 @@ impl ApiError {
 
     /// Names the items at fault.
     pub fn with_items(mut self, items: Vec<ItemError>) -> Self {
-        self.body.items = items;
+        Arc::make_mut(&mut self.body).items = items;
         self
     }
 
@@ -104,7 +108,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body)).into_response();
+        let mut response = (self.status, Json(&*self.body)).into_response();
+        response.extensions_mut().insert(Refused(self.body));
         let headers = response.headers_mut();
         if let Some(delay) = self.retry_after {
             let seconds = delay.as_millis().div_ceil(1000).max(1);

@@ -1,19 +1,24 @@
 //! What the receiver and the sender share as HTTP servers, and nothing of what either does.
 //!
 //! [`Edge::bind`] takes a port or says why not, [`guard`] puts the checks at the door of a router, [`serve`] accepts
-//! connections within [`Limits`], [`JsonBody`] reads a request, [`ApiError`] is the one shape of every refusal, and
-//! [`apidocs`] shows the routes in a browser. TLS is left to a proxy in front.
+//! connections within [`Limits`], [`JsonBody`] reads a request, [`ApiError`] is the one shape of every refusal (and below
+//! a path of [`problems_below`] a [`Problem`]), and [`apidocs`] shows the routes in a browser. TLS is left to a proxy in
+//! front.
 
 mod apidocs;
 mod bind;
 mod body;
+mod encoding;
 mod error;
 mod guard;
+mod problem;
 mod serve;
 
 pub use apidocs::apidocs;
-pub use bind::{BindError, Holder};
-pub use body::JsonBody;
+pub use bind::{BindError, Holder, find_listener};
+pub use body::{JsonBody, is_json, media_type, read_body};
+pub use encoding::ContentEncoding;
 pub use error::{ApiError, ErrorBody, ItemError};
 pub use guard::{Edge, Token, guard};
+pub use problem::{Problem, problems_below};
 pub use serve::{Limits, serve};

@@ -49,6 +49,9 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival(pub SocketAddr);
 
+/// Bytes that a connection buffers, and so the longest headers of a request.
+const BUFFER_MAX: usize = 64 << 10;
+
 /// Connections above the limit that are told so at a time; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 
@@ -136,6 +139,7 @@ async fn serve_connection(
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_time)
+        .max_buf_size(BUFFER_MAX)
         // A client that ends its side after the request still gets its answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);

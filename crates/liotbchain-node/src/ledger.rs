@@ -4,13 +4,13 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use liotbchain_core::{
-    BlockHash, Branch, Difficulty, Height, Rules, SealRule, TransactionId, VerifiedStatement,
+    BlockHash, Branch, Difficulty, Height, Rules, SealRule, TransactionId, VerifiedStatement, mine::Kernel,
     rules::GenesisError,
 };
 use liotbchain_store::{NewTransaction, Status, Store, StoreError};
@@ -22,8 +22,9 @@ use tokio::{
 
 use crate::{
     now_ms,
-    seal::Sealer,
-    waiting::{Outcome, Waiting, lock},
+    pending_count::PendingCount,
+    seal::{self, Fill, Sealer},
+    waiting::{Outcome, Wait, Waiting, lock},
 };
 
 /// Transactions that one admission commit takes at most, but for a single list that is longer.
@@ -47,6 +48,8 @@ pub struct LedgerConfig {
     pub nonce_limit: u64,
     /// Threads that mine, at least 1.
     pub mining_threads: usize,
+    /// How they compute: all kernels find the same blocks.
+    pub mining_kernel: Kernel,
     /// Age at which a transaction is sealed in a block that is not full.
     pub block_max_age: Option<Duration>,
     /// Pending transactions above which no more are taken.
@@ -68,6 +71,7 @@ impl Default for LedgerConfig {
             difficulty: Difficulty::new(2).expect("2 is at most 16"),
             nonce_limit: 10_000_000,
             mining_threads: std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
+            mining_kernel: Kernel::best(),
             block_max_age: None,
             pending_max: 100_000,
             admit_timeout: Duration::from_secs(10),
@@ -213,6 +217,7 @@ struct Inner {
     rules: Rules,
     genesis: BlockHash,
     admissions: mpsc::Sender<Admission>,
+    sealer: Arc<tokio::sync::Mutex<Sealer>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -222,15 +227,15 @@ pub(crate) struct Shared {
     pub(crate) config: LedgerConfig,
     pub(crate) waiting: Waiting,
     pub(crate) verified: Mutex<VerifiedCache>,
-    /// Transactions that wait, as far as this node knows; other receivers on the same store change it unseen. Below
-    /// zero for a moment, where a transaction is sealed before its admission was counted.
-    pub(crate) pending: AtomicI64,
+    pub(crate) pending: PendingCount,
     /// Told when there may be something to seal.
     pub(crate) work: Notify,
     /// Set where the next block need not be full.
     pub(crate) partial_asked: AtomicBool,
     pub(crate) status: watch::Sender<(Branch, Sealing)>,
     pub(crate) sealed: broadcast::Sender<SealedBlock>,
+    /// Told when the tip or what is pending changed.
+    pub(crate) changes: watch::Sender<()>,
     stopping: watch::Sender<bool>,
     /// Set with `stopping`, for the miners.
     pub(crate) cancel_mining: AtomicBool,
@@ -238,7 +243,15 @@ pub(crate) struct Shared {
 
 struct Admission {
     transactions: Vec<NewTransaction>,
-    reply: oneshot::Sender<Result<Vec<Status>, LedgerError>>,
+    reply: oneshot::Sender<Result<Taken, LedgerError>>,
+}
+
+/// What became of a list.
+struct Taken {
+    /// One a transaction, in the order given.
+    statuses: Vec<Status>,
+    /// There where some of it may be sealed soon.
+    wait: Option<Wait>,
 }
 
 impl Admission {
@@ -266,20 +279,22 @@ impl Ledger {
             config,
             waiting: Waiting::default(),
             verified: Mutex::default(),
-            pending: AtomicI64::new(pending as i64),
+            pending: PendingCount::new(pending),
             work: Notify::new(),
             partial_asked: AtomicBool::new(false),
             status: watch::Sender::new((branch, Sealing::Idle)),
             sealed: broadcast::Sender::new(1_024),
+            changes: watch::Sender::new(()),
             stopping: watch::Sender::new(false),
             cancel_mining: AtomicBool::new(false),
         });
         let (admissions, queue) = mpsc::channel(QUEUE_MAX);
+        let sealer = Arc::new(tokio::sync::Mutex::new(Sealer::new(Arc::clone(&shared))));
         let tasks = vec![
-            tokio::spawn(admit(Arc::clone(&shared), queue)),
-            tokio::spawn(Sealer::new(Arc::clone(&shared)).run()),
+            tokio::spawn(admit(Arc::clone(&shared), Arc::clone(&sealer), queue)),
+            tokio::spawn(seal::run(Arc::clone(&sealer), Arc::clone(&shared))),
         ];
-        Ok(Self(Arc::new(Inner { shared, rules, genesis, admissions, tasks: Mutex::new(tasks) })))
+        Ok(Self(Arc::new(Inner { shared, rules, genesis, admissions, sealer, tasks: Mutex::new(tasks) })))
     }
 
     /// Takes a list of transactions, whole, and answers when it is durable. Where the list fills blocks, the answer
@@ -298,33 +313,32 @@ impl Ledger {
         if transactions.iter().any(|it| it.statement.statement().is_unsigned()) && !self.0.rules.unsigned {
             return Err(LedgerError::UnsignedNotAllowed);
         }
-        let pending = shared.pending();
+        let pending = shared.pending.get();
         if pending >= config.pending_max {
             return Err(LedgerError::Overloaded { pending, pending_max: config.pending_max });
         }
         let ids: Vec<_> = transactions.iter().map(|it| it.statement.id()).collect();
-        let distinct: HashSet<_> = ids.iter().copied().collect();
-        let wait = shared.waiting.wait_for(distinct.into_iter().collect());
-
         let (reply, answer) = oneshot::channel();
         self.0.admissions.try_send(Admission { transactions, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
             mpsc::error::TrySendError::Closed(_) => LedgerError::Closed,
         })?;
         let answer = time::timeout(config.admit_timeout, answer).await;
-        let statuses = answer
+        let Taken { statuses, wait } = answer
             .map_err(|_| LedgerError::Slow(config.admit_timeout))?
             .map_err(|_| LedgerError::Closed)??;
 
-        wait.admitted();
         let pending_ids: Vec<_> = ids
             .iter()
             .zip(&statuses)
             .filter(|(_, status)| **status == Status::Pending)
             .map(|(id, _)| *id)
             .collect();
-        let fills_blocks = shared.pending() >= u64::from(config.transactions_per_block);
-        if fills_blocks && !pending_ids.is_empty() {
+        let fills_blocks = shared.pending.get() >= u64::from(config.transactions_per_block);
+        if let Some(wait) = &wait
+            && fills_blocks
+            && !pending_ids.is_empty()
+        {
             // A round that is under way may not have seen them: there must be another.
             shared.work.notify_one();
             // Out of time is no error: the answer then says pending.
@@ -332,7 +346,7 @@ impl Ledger {
         }
         let mut mining_failed = None;
         let acknowledgements = ids.into_iter().zip(statuses).map(|(id, status)| {
-            let status = match wait.outcome(&id) {
+            let status = match wait.as_ref().and_then(|wait| wait.outcome(&id)) {
                 Some(Outcome::Sealed(place)) => Status::Sealed(place),
                 Some(Outcome::MiningFailed { attempts }) if status == Status::Pending => {
                     mining_failed = Some(attempts);
@@ -356,7 +370,7 @@ impl Ledger {
         let limit = u32::try_from(shared.config.pending_max).unwrap_or(u32::MAX);
         let ids: Vec<_> = shared.store.pending(limit).await?.into_iter().map(|it| it.id).collect();
         let wait = shared.waiting.wait_for(ids.clone());
-        wait.admitted();
+        wait.admitted(&shared.waiting);
         let mut status = shared.status.subscribe();
         shared.partial_asked.store(true, Ordering::Relaxed);
         shared.work.notify_one();
@@ -369,10 +383,17 @@ impl Ledger {
                 });
             }
         }
+        // What a round has stored, it has also shown when it ends.
+        drop(self.0.sealer.lock().await);
         Ok(ids.iter().find_map(|id| match wait.outcome(id) {
             Some(Outcome::MiningFailed { attempts }) => Some(attempts),
             _ => None,
         }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sealer(&self) -> &tokio::sync::Mutex<Sealer> {
+        &self.0.sealer
     }
 
     /// Returns the network's rules.
@@ -401,7 +422,7 @@ impl Ledger {
         LedgerStatus {
             height: status.0.height(),
             tip: status.0.tip(),
-            pending: self.0.shared.pending(),
+            pending: self.0.shared.pending.get(),
             sealing: status.1.clone(),
         }
     }
@@ -409,6 +430,12 @@ impl Ledger {
     /// Returns a receiver of the blocks that this node mines from now on. One that falls behind by 1,024 misses some.
     pub fn subscribe(&self) -> broadcast::Receiver<SealedBlock> {
         self.0.shared.sealed.subscribe()
+    }
+
+    /// Returns a watch that changes whenever the tip or the count of pending transactions may have changed, whoever
+    /// changed it; [`Ledger::status`] then tells what it is.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.shared.changes.subscribe()
     }
 
     /// Stops: mining is cancelled, what is being written is written, the right to seal is given up, the store is
@@ -437,8 +464,13 @@ impl Shared {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed).max(0) as u64
+    /// Says what the sealing part is at.
+    pub(crate) fn set(&self, sealing: Sealing) {
+        self.status.send_if_modified(|status| {
+            let changed = status.1 != sealing;
+            status.1 = sealing;
+            changed
+        });
     }
 }
 
@@ -470,7 +502,8 @@ pub(crate) struct VerifiedCache {
 }
 
 impl VerifiedCache {
-    fn size(statement: &VerifiedStatement) -> usize {
+    /// Returns the bytes that a statement takes.
+    pub(crate) fn size(statement: &VerifiedStatement) -> usize {
         statement.statement().payload.len() + statement.statement().signature.len()
     }
 
@@ -504,7 +537,11 @@ impl VerifiedCache {
 }
 
 /// Shares commits: takes all requests that wait, and admits them in one.
-async fn admit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Admission>) {
+async fn admit(
+    shared: Arc<Shared>,
+    sealer: Arc<tokio::sync::Mutex<Sealer>>,
+    mut queue: mpsc::Receiver<Admission>,
+) {
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -529,6 +566,7 @@ async fn admit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Admission>) {
             batch.push(admission);
         }
         batch.retain(|admission| !admission.reply.is_closed());
+        let batch = seal_directly(&shared, &sealer, batch).await;
         admit_batch(&shared, batch).await;
         if shared.is_stopping() {
             return;
@@ -536,33 +574,67 @@ async fn admit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Admission>) {
     }
 }
 
+/// Has the first lists sealed as they come, where that is possible, and returns those that go the long way.
+async fn seal_directly(
+    shared: &Shared,
+    sealer: &tokio::sync::Mutex<Sealer>,
+    mut batch: Vec<Admission>,
+) -> Vec<Admission> {
+    // Held by a round, there is something to seal already.
+    let Ok(mut sealer) = sealer.try_lock() else { return batch };
+    let lists = batch.iter().map(|admission| &admission.transactions[..]);
+    let Some(fill) = Fill::choose(&shared.config, lists) else { return batch };
+    let Some(places) = sealer.seal_directly(&fill).await else { return batch };
+    drop(sealer);
+    let rest = batch.split_off(fill.lists);
+    let mut statuses = places.into_iter().map(Status::Sealed);
+    for admission in batch {
+        let statuses = statuses.by_ref().take(admission.transactions.len()).collect();
+        // Who asked may be gone; the transactions are durable all the same.
+        let _ = admission.reply.send(Ok(Taken { statuses, wait: None }));
+    }
+    rest
+}
+
 async fn admit_batch(shared: &Shared, mut batch: Vec<Admission>) {
-    let lengths: Vec<_> = batch.iter().map(|admission| admission.transactions.len()).collect();
-    let transactions: Vec<_> =
-        batch.iter_mut().flat_map(|admission| admission.transactions.drain(..)).collect();
+    let transactions: Vec<Vec<_>> = batch.iter_mut().map(|it| std::mem::take(&mut it.transactions)).collect();
+    // Before the commit, so that no outcome is missed.
+    let waits: Vec<_> = transactions
+        .iter()
+        .map(|list| {
+            let distinct: HashSet<_> = list.iter().map(|it| it.statement.id()).collect();
+            shared.waiting.wait_for(distinct.into_iter().collect())
+        })
+        .collect();
+    let lengths: Vec<_> = transactions.iter().map(Vec::len).collect();
+    let transactions: Vec<_> = transactions.into_iter().flatten().collect();
     if transactions.is_empty() {
         return;
     }
     // Before the commit: the sealing part may be done with them right after it.
     lock(&shared.verified).extend(transactions.iter().map(|it| &it.statement));
+    shared.pending.begin_admission();
     let admitted = match shared.store.admit(&transactions, now_ms()).await {
         // Unknown is looked up, and only then decided.
         Err(StoreError::CommitUnknown(reason)) => look_up(shared, &transactions, reason).await,
         admitted => admitted.map(|admitted| (admitted.statuses, admitted.new)),
     };
+    let (before, after) = shared.pending.end_admission(admitted.as_ref().map_or(0, |(_, new)| *new));
+    shared.changes.send_replace(());
     let is_pending =
         |place: usize| admitted.as_ref().is_ok_and(|(statuses, _)| statuses[place] == Status::Pending);
     let not_pending = transactions.iter().enumerate().filter(|(place, _)| !is_pending(*place));
     lock(&shared.verified).remove_all(not_pending.map(|(_, transaction)| transaction.statement.id()));
     match admitted {
-        Ok((statuses, new)) => {
-            let before = shared.pending.fetch_add(new as i64, Ordering::Relaxed);
+        Ok((statuses, _)) => {
             let mut statuses = statuses.into_iter();
-            for (admission, length) in batch.into_iter().zip(lengths) {
+            for ((admission, length), wait) in batch.into_iter().zip(lengths).zip(waits) {
+                wait.admitted(&shared.waiting);
+                let statuses = statuses.by_ref().take(length).collect();
                 // Who asked may be gone; the transactions are durable all the same.
-                let _ = admission.reply.send(Ok(statuses.by_ref().take(length).collect()));
+                let _ = admission.reply.send(Ok(Taken { statuses, wait: Some(wait) }));
             }
-            let fills_block = before + new as i64 >= i64::from(shared.config.transactions_per_block);
+            let fills_block = after >= i64::from(shared.config.transactions_per_block);
             if fills_block || (before <= 0 && shared.config.block_max_age.is_some()) {
                 shared.work.notify_one();
             }
@@ -587,11 +659,10 @@ async fn look_up(
     let statuses: Option<Vec<_>> = shared.store.look_up(&ids).await?.into_iter().collect();
     match statuses {
         Some(statuses) => {
-            // How many were new is not known any more: count.
-            let pending = shared.store.pending_count(shared.config.pending_max).await?;
-            shared.pending.store(pending as i64, Ordering::Relaxed);
+            // How many were new is not known any more: all of them, until the next round counts.
+            let new = statuses.iter().filter(|status| **status == Status::Pending).count();
             shared.work.notify_one();
-            Ok((statuses, 0))
+            Ok((statuses, new as u64))
         }
         None => Err(StoreError::Unavailable(reason)),
     }

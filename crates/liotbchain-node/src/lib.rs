@@ -7,14 +7,15 @@ pub mod ledger;
 pub mod transfer;
 pub mod validate;
 
+mod pending_count;
 mod seal;
 mod waiting;
 
 pub use ledger::{
     Acknowledgement, Ledger, LedgerConfig, LedgerError, LedgerStatus, SealedBlock, Sealing, Submission,
 };
-pub use transfer::{TransferError, TransferProgress, Transferred};
-pub use validate::{Fault, Validation, validate};
+pub use transfer::{Export, TransferError, TransferProgress, Transferred};
+pub use validate::{Fault, ValidateOptions, Validation, validate, validate_with};
 
 /// Returns milliseconds since the Unix epoch by this machine's clock.
 pub fn now_ms() -> liotbchain_core::TimestampMs {

@@ -1,5 +1,8 @@
 //! Seals: takes pending transactions in the order of their arrival, mines them into blocks, and has them stored.
 
+mod direct;
+mod gathering;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
@@ -7,41 +10,63 @@ use std::{
 };
 
 use liotbchain_core::{
-    Ancestry, Branch, CheckedBlock, Difficulty, KeyId, PublicKey, TimestampMs, TransactionId,
-    VerifiedStatement, check,
-    mine::{self, Draft, Mined},
+    BlockHash, Branch, CheckedBlock, KeyId, TimestampMs, TransactionId, VerifiedStatement,
 };
 use liotbchain_store::{Pending, Place, Right, Status, StoreError};
-use tokio::time;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time,
+};
+
+pub(crate) use direct::Fill;
+use gathering::{Gathering, MiningEnd, blocks_within};
 
 use crate::{
-    ledger::{SealedBlock, Sealing, Shared},
+    ledger::{SealedBlock, Sealing, Shared, VerifiedCache},
     now_ms,
     waiting::{Outcome, lock},
 };
 
-/// How long the right to seal is taken for: others take over within this time after its holder died.
-const RIGHT_TTL: Duration = Duration::from_secs(3);
-/// Blocks are gathered for one commit until so much time was spent on mining them.
-const GATHER: Duration = Duration::from_millis(20);
-/// Transactions that one round looks at.
-const ROUND_MAX: u32 = 8_192;
+/// How long the right to seal is taken for: with the pause between two looks, others take over within 3 s after its holder
+/// died.
+const RIGHT_TTL: Duration = Duration::from_millis(2_500);
+/// Transactions that one round looks at, but for a block that holds more.
+const ROUND_MAX: usize = 8_192;
+/// Attempts whose blocks one round looks at: more than are made in the time that is spent on one commit.
+const ROUND_ATTEMPTS: f64 = (1 << 24) as f64;
+/// Transactions that are read at a time.
+const PAGE: usize = 256;
+/// Bytes of payload and signature after which a round reads no more.
+const ROUND_BYTES: usize = 16 << 20;
 /// First and longest pause after mining gave up.
 const MINING_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// First and longest pause after the store failed.
 const STORE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often an idle ledger counts what is pending: other receivers on the same store admit unseen.
 const IDLE_POLL: Duration = Duration::from_secs(1);
-/// How often a receiver that does not seal looks what became of transactions that somebody waits for.
+/// Shortest time between two looks at what another receiver says it has changed.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How often a receiver that does not seal looks without being told.
 const ELSEWHERE_POLL: Duration = Duration::from_millis(250);
+/// How often it counts what is pending.
+const ELSEWHERE_COUNT: Duration = Duration::from_secs(1);
 
-/// The one task that moves the chain.
+/// Keys whose sequences are kept in memory.
+const SEQUENCES_MAX: usize = 10_000;
+
+/// Moves the chain. Its own task holds it for a round; admission holds it for a moment, to seal lists as they come.
 pub(crate) struct Sealer {
     shared: Arc<Shared>,
     /// The right, and when to prolong it by this machine's clock.
     right: Option<(Right, Instant)>,
     /// The tip to build on; none when the store must be asked.
     branch: Option<Branch>,
+    /// How many transactions of a key that branch holds, for keys that signed lately.
+    sequences: HashMap<KeyId, u64>,
+    /// The last round left nothing pending.
+    is_nothing_left: bool,
+    /// Another receiver had the right at the last round; since when what is pending is counted.
+    elsewhere: Option<Instant>,
     /// Pending transactions whose rows no longer verify. They are left alone, so that they hold nothing up.
     damaged: HashSet<TransactionId>,
     /// Timestamp of the attempt that failed: the next one must have another, or it would search the same hashes.
@@ -62,6 +87,119 @@ enum Round {
     Elsewhere,
 }
 
+/// Runs a sealer until the ledger shuts down.
+pub(crate) async fn run(sealer: Arc<Mutex<Sealer>>, shared: Arc<Shared>) {
+    let mut mining_pause = MINING_PAUSE.0;
+    let mut store_pause = STORE_PAUSE.0;
+    while !shared.is_stopping() {
+        let mut seat = sealer.lock().await;
+        match seat.round().await {
+            Ok(round) => {
+                drop(seat);
+                if !matches!(round, Round::More) {
+                    // Until something is finished, the next failure is no new one.
+                    store_pause = STORE_PAUSE.0;
+                }
+                match round {
+                    Round::More => mining_pause = MINING_PAUSE.0,
+                    Round::Done { due_in } => {
+                        mining_pause = MINING_PAUSE.0;
+                        shared.set(Sealing::Idle);
+                        tokio::select! {
+                            () = idle(&sealer, &shared, due_in) => {}
+                            () = shared.stopped() => {}
+                        }
+                    }
+                    Round::MiningFailed { attempts } => {
+                        tracing::warn!(
+                            attempts,
+                            pause_s = mining_pause.as_secs(),
+                            "NONCE_LIMIT reached: the block is tried again"
+                        );
+                        shared.set(Sealing::MiningFailed { attempts });
+                        tokio::select! {
+                            () = pause_mining(&shared, mining_pause, attempts) => {}
+                            () = shared.stopped() => {}
+                        }
+                        mining_pause = (mining_pause * 2).min(MINING_PAUSE.1);
+                    }
+                    Round::Elsewhere => {
+                        shared.set(Sealing::Elsewhere);
+                        lock(&shared.verified).clear();
+                        tokio::select! {
+                            () = changed_elsewhere(&shared) => {}
+                            () = sleep(&shared, ELSEWHERE_POLL) => {}
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "sealing waits for the store");
+                seat.forget();
+                drop(seat);
+                shared.set(Sealing::StoreDown { reason: error.to_string() });
+                lock(&shared.verified).clear();
+                sleep(&shared, store_pause).await;
+                store_pause = (store_pause * 2).min(STORE_PAUSE.1);
+            }
+        }
+    }
+    let seat: MutexGuard<'_, Sealer> = sealer.lock().await;
+    if let Some((right, _)) = &seat.right {
+        // It expires by itself where this fails.
+        let _ = shared.store.release_right(right).await;
+    }
+}
+
+/// Returns when another receiver said that it changed something, but not at once after a look.
+async fn changed_elsewhere(shared: &Shared) {
+    time::sleep(LOOK_PAUSE).await;
+    shared.store.changed().await;
+}
+
+async fn sleep(shared: &Shared, pause: Duration) {
+    // Running out of time is what is hoped for.
+    let _ = time::timeout(pause, shared.stopped()).await;
+}
+
+/// Returns when there may be something to seal.
+async fn idle(sealer: &Mutex<Sealer>, shared: &Shared, due_in: Option<Duration>) {
+    let per_block = u64::from(shared.config.transactions_per_block);
+    let due_in = due_in.unwrap_or(Duration::MAX);
+    let due_at = Instant::now().checked_add(due_in);
+    loop {
+        let left = due_at.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
+        let polled = tokio::select! {
+            () = shared.work.notified() => return,
+            () = changed_elsewhere(shared) => false,
+            () = time::sleep(left.min(IDLE_POLL)) => true,
+        };
+        if polled && left <= IDLE_POLL {
+            return;
+        }
+        let wanted = if shared.config.block_max_age.is_some() && due_at.is_none() { 1 } else { per_block };
+        match shared.store.pending_count(wanted).await {
+            Ok(count)
+                if count < wanted
+                    && sealer.lock().await.is_right_fresh()
+                    && shared.waiting.ids().is_empty() => {}
+            // Whatever is new or wrong, the next round will see.
+            _ => return,
+        }
+    }
+}
+
+/// Waits, and meanwhile tells everybody who submits that mining has failed for now.
+async fn pause_mining(shared: &Shared, pause: Duration, attempts: u64) {
+    let end = time::Instant::now() + pause;
+    loop {
+        shared.waiting.resolve_all(Outcome::MiningFailed { attempts });
+        if time::timeout_at(end, shared.work.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Sealer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let branch = Some(shared.status.borrow().0.clone());
@@ -69,75 +207,29 @@ impl Sealer {
             shared,
             right: None,
             branch,
+            sequences: HashMap::new(),
+            is_nothing_left: false,
+            elsewhere: None,
             damaged: HashSet::new(),
             failed_timestamp_ms: None,
             is_partial_asked: false,
         }
     }
 
-    pub(crate) async fn run(mut self) {
-        let mut mining_pause = MINING_PAUSE.0;
-        let mut store_pause = STORE_PAUSE.0;
-        while !self.shared.is_stopping() {
-            match self.round().await {
-                Ok(round) => {
-                    if !matches!(round, Round::More) {
-                        // Until something is finished, the next failure is no new one.
-                        store_pause = STORE_PAUSE.0;
-                    }
-                    match round {
-                        Round::More => mining_pause = MINING_PAUSE.0,
-                        Round::Done { due_in } => {
-                            mining_pause = MINING_PAUSE.0;
-                            self.set(Sealing::Idle);
-                            tokio::select! {
-                                () = self.idle(due_in) => {}
-                                () = self.shared.stopped() => {}
-                            }
-                        }
-                        Round::MiningFailed { attempts } => {
-                            tracing::warn!(
-                                attempts,
-                                pause_s = mining_pause.as_secs(),
-                                "NONCE_LIMIT reached: the block is tried again"
-                            );
-                            self.set(Sealing::MiningFailed { attempts });
-                            tokio::select! {
-                                () = self.pause_mining(mining_pause, attempts) => {}
-                                () = self.shared.stopped() => {}
-                            }
-                            mining_pause = (mining_pause * 2).min(MINING_PAUSE.1);
-                        }
-                        Round::Elsewhere => {
-                            self.set(Sealing::Elsewhere);
-                            lock(&self.shared.verified).clear();
-                            self.sleep(ELSEWHERE_POLL).await;
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "sealing waits for the store");
-                    self.set(Sealing::StoreDown { reason: error.to_string() });
-                    // Nothing that was known of the store counts any more.
-                    (self.branch, self.right) = (None, None);
-                    lock(&self.shared.verified).clear();
-                    self.sleep(store_pause).await;
-                    store_pause = (store_pause * 2).min(STORE_PAUSE.1);
-                }
-            }
-        }
-        if let Some((right, _)) = self.right {
-            // It expires by itself where this fails.
-            let _ = self.shared.store.release_right(&right).await;
-        }
+    /// Drops what is known of the store.
+    fn forget(&mut self) {
+        self.right = None;
+        self.is_nothing_left = false;
+        self.set_branch(None);
     }
 
-    fn set(&self, sealing: Sealing) {
-        self.shared.status.send_if_modified(|status| {
-            let changed = status.1 != sealing;
-            status.1 = sealing;
-            changed
-        });
+    /// Sets the tip to build on, of which no sequences are known yet.
+    fn set_branch(&mut self, branch: Option<Branch>) {
+        if let Some(branch) = &branch {
+            self.show(branch);
+        }
+        self.branch = branch;
+        self.sequences.clear();
     }
 
     /// Shows a tip to who asks for the status.
@@ -149,72 +241,41 @@ impl Sealer {
             }
             changed
         });
+        self.shared.changes.send_replace(());
     }
 
     fn is_right_fresh(&self) -> bool {
         self.right.as_ref().is_some_and(|(_, prolong_at)| Instant::now() < *prolong_at)
     }
 
-    async fn sleep(&self, pause: Duration) {
-        // Running out of time is what is hoped for.
-        let _ = time::timeout(pause, self.shared.stopped()).await;
-    }
-
-    /// Returns when there may be something to seal.
-    async fn idle(&self, due_in: Option<Duration>) {
-        let per_block = u64::from(self.shared.config.transactions_per_block);
-        let due_in = due_in.unwrap_or(Duration::MAX);
-        let due_at = Instant::now().checked_add(due_in);
-        loop {
-            let left = due_at.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
-            if time::timeout(left.min(IDLE_POLL), self.shared.work.notified()).await.is_ok()
-                || left <= IDLE_POLL
-            {
-                return;
-            }
-            let wanted =
-                if self.shared.config.block_max_age.is_some() && due_at.is_none() { 1 } else { per_block };
-            match self.shared.store.pending_count(wanted).await {
-                Ok(count)
-                    if count < wanted && self.is_right_fresh() && self.shared.waiting.ids().is_empty() => {}
-                // Whatever is new or wrong, the next round will see.
-                _ => return,
-            }
-        }
-    }
-
-    /// Waits, and meanwhile tells everybody who submits that mining has failed for now.
-    async fn pause_mining(&self, pause: Duration, attempts: u64) {
-        let end = time::Instant::now() + pause;
-        loop {
-            self.shared.waiting.resolve_all(Outcome::MiningFailed { attempts });
-            if time::timeout_at(end, self.shared.work.notified()).await.is_err() {
-                return;
-            }
-        }
-    }
-
     async fn round(&mut self) -> Result<Round, StoreError> {
         let shared = Arc::clone(&self.shared);
         let per_block = shared.config.transactions_per_block as usize;
+        self.is_nothing_left = false;
+        if let Some(counted) = self.elsewhere {
+            // Without a look at what is pending, which may be long: it is the other's to seal.
+            if !self.hold_right().await? {
+                return self.follow(counted).await;
+            }
+            self.elsewhere = None;
+        }
         if !self.is_right_fresh() {
             // Another receiver may have moved the chain.
-            self.branch = None;
+            self.set_branch(None);
         }
         if self.branch.is_none() {
-            self.branch = shared.store.branch().await?;
-            if let Some(branch) = &self.branch {
-                self.show(branch);
-            }
+            self.set_branch(shared.store.branch().await?);
             self.resolve_known().await?;
         }
         let number = shared.waiting.begin_round();
         // Before the look at what is pending: who asks later is served by a later round.
         self.is_partial_asked |= shared.partial_asked.swap(false, Ordering::Relaxed);
         // Damaged rows stay pending for ever, and must not use a round up.
-        let limit = ROUND_MAX.max(shared.config.transactions_per_block) + self.damaged.len() as u32;
-        let mut pending = shared.store.pending(limit).await?;
-        let is_all = pending.len() < limit as usize;
+        let blocks = blocks_within(ROUND_ATTEMPTS, &shared.config).saturating_mul(per_block);
+        let limit = blocks.min(ROUND_MAX).max(per_block) + self.damaged.len();
+        let moment = shared.pending.moment();
+        let mut pending = shared.store.pending(u32::try_from(limit).unwrap_or(u32::MAX)).await?;
+        let is_all = pending.len() < limit;
         pending.retain(|it| !self.damaged.contains(&it.id));
 
         let mut take = pending.len() / per_block * per_block;
@@ -233,27 +294,58 @@ impl Sealer {
             self.is_partial_asked &= !is_all;
             leave();
             self.resolve_known().await?;
+            self.is_nothing_left = is_all && left.is_empty();
+            if is_all {
+                shared.pending.correct(moment, left.len());
+            }
             return Ok(Round::Done { due_in });
         }
         if !self.hold_right().await? {
             self.resolve_known().await?;
-            shared.pending.store((pending.len() + left.len()) as i64, Ordering::Relaxed);
+            shared.pending.correct(moment, pending.len() + left.len());
+            self.elsewhere = Some(Instant::now());
             return Ok(Round::Elsewhere);
         }
         if self.branch.is_none() {
             // The right is new: what was pending a moment ago may have been sealed by its last holder.
             return Ok(Round::More);
         }
-        self.set(Sealing::Working);
+        shared.set(Sealing::Working);
         pending.truncate(take);
-        let statements = self.statements(&pending).await?;
-        if statements.len() < take {
-            return Ok(Round::More);
+        let mut statements = Vec::new();
+        let mut bytes = 0;
+        // Whole blocks, a few at a time: readings may be large, and what waits may be much.
+        for page in pending.chunks((PAGE / per_block).max(1) * per_block) {
+            let found = self.statements(page).await?;
+            if found.len() < page.len() {
+                return Ok(Round::More);
+            }
+            bytes += found.iter().map(VerifiedCache::size).sum::<usize>();
+            statements.extend(found);
+            if bytes >= ROUND_BYTES {
+                break;
+            }
         }
+        // What was not read is for the next round.
+        let is_all = is_all && statements.len() == take;
         leave();
         // Mining that gives up has answered, too.
         self.is_partial_asked &= !is_all;
         self.mine_and_commit(statements).await
+    }
+
+    /// Looks what another receiver has done.
+    async fn follow(&mut self, counted: Instant) -> Result<Round, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.set_branch(shared.store.branch().await?);
+        self.resolve_known().await?;
+        if counted.elapsed() >= ELSEWHERE_COUNT {
+            let moment = shared.pending.moment();
+            let count = shared.store.pending_count(shared.config.pending_max).await?;
+            shared.pending.correct(moment, count as usize);
+            self.elsewhere = Some(Instant::now());
+        }
+        Ok(Round::Elsewhere)
     }
 
     /// Tells those who wait for transactions that are sealed already, by another receiver or before a failure.
@@ -287,7 +379,7 @@ impl Sealer {
             None => {}
         }
         // Whoever sealed in the meantime moved the tip.
-        self.branch = None;
+        self.set_branch(None);
         let right = self.shared.store.acquire_right(&self.shared.config.holder, RIGHT_TTL).await?;
         self.right = right.map(|right| (right, now + RIGHT_TTL / 3));
         Ok(self.right.is_some())
@@ -322,33 +414,37 @@ impl Sealer {
         Ok(pending.iter().filter_map(|it| found.remove(&it.id)).collect())
     }
 
+    /// Makes statements ready to be mined on the tip; none where the tip must be asked for first.
+    async fn gather(&mut self, statements: Vec<VerifiedStatement>) -> Result<Option<Gathering>, StoreError> {
+        let key_ids: HashSet<_> = statements.iter().map(|it| it.statement().key_id).collect();
+        let unknown: Vec<_> = key_ids.into_iter().filter(|it| !self.sequences.contains_key(it)).collect();
+        if !unknown.is_empty() {
+            let sequences = self.shared.store.next_sequences(&unknown).await?;
+            self.sequences.extend(sequences);
+        }
+        let sequences = std::mem::take(&mut self.sequences);
+        let Some(branch) = self.branch.take() else { return Ok(None) };
+        Ok(Some(Gathering::new(branch, sequences, statements, self.failed_timestamp_ms)))
+    }
+
     async fn mine_and_commit(&mut self, statements: Vec<VerifiedStatement>) -> Result<Round, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let parent = self.branch.take().ok_or_else(|| StoreError::Corrupt("the chain is gone".to_owned()))?;
-        let key_ids: HashSet<_> = statements.iter().map(|it| it.statement().key_id).collect();
-        let sequences = shared.store.next_sequences(&key_ids.into_iter().collect::<Vec<_>>()).await?;
-        let expected_tip = parent.tip();
-        let mut gathering = Gathering {
-            blocks: Vec::new(),
-            ancestry: Drafted { sequences, ids: HashSet::new() },
-            branch: parent,
-            statements,
-            failed_timestamp_ms: self.failed_timestamp_ms,
+        let Some(mut gathering) = self.gather(statements).await? else {
+            return Err(StoreError::Corrupt("the chain is gone".to_owned()));
         };
-        let mining = {
-            let shared = Arc::clone(&shared);
-            tokio::task::spawn_blocking(move || {
-                let end = gathering.mine(&shared);
-                (gathering, end)
-            })
-        };
+        let expected_tip = gathering.branch.tip();
+        let mining = tokio::task::spawn_blocking(move || {
+            let end = gathering.mine(&shared);
+            (gathering, end)
+        });
         let (gathering, end) = self.keep_right_during(mining).await?;
-        let Gathering { blocks, branch, failed_timestamp_ms, .. } = gathering;
-        self.failed_timestamp_ms = failed_timestamp_ms;
-        if blocks.is_empty() {
-            self.branch = Some(branch);
+        self.failed_timestamp_ms = gathering.failed_timestamp_ms;
+        if gathering.blocks.is_empty() {
+            let (branch, sequences, _) = gathering.into_parts();
+            (self.branch, self.sequences) = (Some(branch), sequences);
         } else {
-            self.commit(expected_tip, blocks, branch).await?;
+            let were_pending = gathering.blocks.iter().map(|it| it.block.transactions().len()).sum();
+            self.commit(expected_tip, gathering, were_pending).await?;
         }
         Ok(match end {
             MiningEnd::Gathered | MiningEnd::Cancelled => Round::More,
@@ -383,27 +479,29 @@ impl Sealer {
         }
     }
 
+    /// Stores mined blocks, of whose transactions so many were pending. False where another receiver was faster.
     async fn commit(
         &mut self,
-        expected_tip: liotbchain_core::BlockHash,
-        blocks: Vec<MinedBlock>,
-        branch: Branch,
-    ) -> Result<(), StoreError> {
+        expected_tip: BlockHash,
+        gathering: Gathering,
+        were_pending: usize,
+    ) -> Result<bool, StoreError> {
         if !self.hold_right().await? {
-            return Ok(());
+            return Ok(false);
         }
         // Taking the right anew forgets the tip; it is compared in the commit.
-        let Some((right, _)) = &self.right else { return Ok(()) };
+        let Some((right, _)) = &self.right else { return Ok(false) };
+        let (branch, sequences, blocks) = gathering.into_parts();
         let (checked, attempts): (Vec<_>, Vec<_>) =
             blocks.into_iter().map(|it| (it.block, it.attempts)).unzip();
         match self.shared.store.commit(right, expected_tip, 0, &checked).await {
             Ok(()) => {}
             Err(StoreError::RightLost) => {
                 self.right = None;
-                return Ok(());
+                return Ok(false);
             }
             // Another receiver sealed: look anew what is pending.
-            Err(StoreError::TipMoved { .. }) => return Ok(()),
+            Err(StoreError::TipMoved { .. }) => return Ok(false),
             Err(StoreError::CommitUnknown(reason)) => {
                 let stored = self.shared.store.branch().await?;
                 if stored.is_none_or(|stored| stored.tip() != branch.tip()) {
@@ -412,18 +510,21 @@ impl Sealer {
             }
             Err(error) => return Err(error),
         }
-        self.branch = Some(branch.clone());
+        self.shared.pending.sealed(were_pending);
         // Before anybody is told, so that who asks then sees it.
         self.show(&branch);
+        self.branch = Some(branch);
+        if sequences.len() <= SEQUENCES_MAX {
+            self.sequences = sequences;
+        }
         self.tell(&checked, &attempts);
-        Ok(())
+        Ok(true)
     }
 
     fn tell(&self, blocks: &[CheckedBlock], attempts: &[u64]) {
         let shared = &self.shared;
         for (block, attempts) in blocks.iter().zip(attempts) {
             let (height, hash, transactions) = (block.height(), block.hash(), block.transactions().len());
-            shared.pending.fetch_sub(transactions as i64, Ordering::Relaxed);
             lock(&shared.verified).remove_all(block.ids().iter().flatten().copied());
             for (position, id) in block.ids().iter().enumerate() {
                 let place = Place { height, position: position as u32, block_hash: hash };
@@ -441,93 +542,4 @@ impl Sealer {
 fn due(oldest: &Pending, age: Duration) -> Duration {
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(oldest.received_ms.saturating_add(age_ms).saturating_sub(now_ms()))
-}
-
-struct MinedBlock {
-    block: CheckedBlock,
-    attempts: u64,
-}
-
-enum MiningEnd {
-    /// All is mined, or enough for one commit.
-    Gathered,
-    /// One block was given up.
-    LimitReached { attempts: u64 },
-    /// The ledger shuts down.
-    Cancelled,
-}
-
-/// Blocks on their way into one commit.
-struct Gathering {
-    branch: Branch,
-    statements: Vec<VerifiedStatement>,
-    ancestry: Drafted,
-    blocks: Vec<MinedBlock>,
-    failed_timestamp_ms: Option<TimestampMs>,
-}
-
-/// What the rules ask of a branch whose last blocks are not stored yet. Pending transactions are on no branch.
-struct Drafted {
-    sequences: HashMap<KeyId, u64>,
-    ids: HashSet<TransactionId>,
-}
-
-impl Ancestry for Drafted {
-    fn public_key(&self, _: &KeyId) -> Option<PublicKey> {
-        None
-    }
-
-    fn next_sequence(&self, key_id: &KeyId) -> u64 {
-        self.sequences.get(key_id).copied().unwrap_or(0)
-    }
-
-    fn contains(&self, id: &TransactionId) -> bool {
-        self.ids.contains(id)
-    }
-}
-
-impl Gathering {
-    fn mine(&mut self, shared: &Shared) -> MiningEnd {
-        let config = &shared.config;
-        let started = Instant::now();
-        let statements = std::mem::take(&mut self.statements);
-        for statements in statements.chunks(config.transactions_per_block as usize) {
-            if !self.blocks.is_empty() && started.elapsed() > GATHER {
-                return MiningEnd::Gathered;
-            }
-            let draft = self.draft(statements, config.difficulty);
-            let mined =
-                mine::mine(draft.header(), config.nonce_limit, config.mining_threads, &shared.cancel_mining)
-                    .expect("the bits of a difficulty encode a target");
-            let nonce = match mined {
-                Mined::Found { nonce } => nonce,
-                Mined::Cancelled => return MiningEnd::Cancelled,
-                Mined::LimitReached { attempts } => {
-                    self.failed_timestamp_ms = Some(draft.header().timestamp_ms);
-                    return MiningEnd::LimitReached { attempts };
-                }
-            };
-            self.failed_timestamp_ms = None;
-            let block = check::check_draft(&draft, nonce, &self.branch, &self.ancestry).expect(
-                "a block drafted on this branch of transactions that are on no branch keeps its rules",
-            );
-            self.append(block, u64::from(nonce) + 1);
-        }
-        MiningEnd::Gathered
-    }
-
-    fn draft(&self, statements: &[VerifiedStatement], difficulty: Difficulty) -> Draft {
-        let earliest_ms = self.failed_timestamp_ms.map_or(0, |failed| failed + 1);
-        let next_sequence = |key_id: &KeyId| self.ancestry.next_sequence(key_id);
-        Draft::new(&self.branch, statements.to_vec(), next_sequence, difficulty, now_ms().max(earliest_ms))
-    }
-
-    fn append(&mut self, block: CheckedBlock, attempts: u64) {
-        for transaction in block.transactions() {
-            *self.ancestry.sequences.entry(transaction.key_id()).or_default() += 1;
-        }
-        self.ancestry.ids.extend(block.ids().iter().flatten());
-        self.branch.extend(&block);
-        self.blocks.push(MinedBlock { block, attempts });
-    }
 }

@@ -1,17 +1,17 @@
-//! Moves a whole chain: out of a store as an export, and from an export into an empty store.
+//! Moves a whole chain: out of a store as an export, and from an export into an empty store, or one that an import was
+//! stopped in.
 
 use std::{
-    collections::HashSet,
     io::{BufRead, Read as _, Write},
     sync::Arc,
     time::Duration,
 };
 
 use liotbchain_core::{
-    BlockHash, CheckedBlock, Height, KeyId, PublicKey,
-    export::{self, ExportError, LINE_SIZE_MAX, Read},
+    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey,
+    export::{self, ExportError, LINE_SIZE_MAX, Read, Totals},
 };
-use liotbchain_store::{Right, Store, StoreError};
+use liotbchain_store::{Right, Store, StoreError, StoredBlock};
 
 use crate::validate::PAGE_BYTES;
 
@@ -36,7 +36,7 @@ pub enum TransferError {
         /// Counted from 1.
         line: u64,
     },
-    /// The store holds a chain already.
+    /// The store holds a chain already, and not the beginning of this one.
     #[error("the store holds a chain already: an import needs an empty one")]
     NotEmpty,
     /// The store holds no chain.
@@ -78,6 +78,102 @@ pub struct Transferred {
     pub transactions: u64,
 }
 
+/// An export on its way out of a store, page by page, in memory that does not grow with the chain. Nothing is held in
+/// the store between two pages.
+pub struct Export {
+    store: Arc<dyn Store>,
+    genesis: BlockHash,
+    tip: BlockHash,
+    height: Height,
+    /// Of the next page; one above `height` once all is written.
+    next: Height,
+    /// Hash of the last block written.
+    below: BlockHash,
+    transactions: u64,
+}
+
+impl Export {
+    /// Begins an export of the best chain as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`TransferError::Store`], or [`TransferError::Empty`].
+    pub async fn begin(store: &Arc<dyn Store>) -> Result<Self, TransferError> {
+        let branch = store.branch().await?.ok_or(TransferError::Empty)?;
+        Ok(Self {
+            store: Arc::clone(store),
+            genesis: branch.genesis(),
+            tip: branch.tip(),
+            height: branch.height(),
+            next: 0,
+            below: BlockHash::ZERO,
+            transactions: 0,
+        })
+    }
+
+    /// Returns the hash of the last block.
+    pub fn tip(&self) -> BlockHash {
+        self.tip
+    }
+
+    /// Returns the height of the next block to write.
+    pub fn next_height(&self) -> Height {
+        self.next
+    }
+
+    /// Returns the next lines, with the first and the last line at their places; none after the last one. A page ends
+    /// with the block that brings it to so many bytes of payload.
+    ///
+    /// # Errors
+    ///
+    /// [`TransferError::Store`], or [`TransferError::Reorganised`]; what was written until then is no valid export.
+    pub async fn page(&mut self, blocks: u32, bytes: usize) -> Result<Option<String>, TransferError> {
+        if self.next > self.height {
+            return Ok(None);
+        }
+        let left = self.height - self.next + 1;
+        let page = self.store.blocks(self.next, left.min(blocks), bytes).await?;
+        let keys = self.store.public_keys(&new_keys(&page)).await?;
+        let mut lines = String::new();
+        if self.next == 0 {
+            lines.push_str(&export::chain_line(self.genesis, self.tip, self.height));
+        }
+        // A page comes from one snapshot, so the chain can only have moved between two.
+        if page.is_empty() {
+            return Err(TransferError::Reorganised);
+        }
+        for stored in page {
+            if stored.block.header.prev_block_hash != self.below {
+                return Err(TransferError::Reorganised);
+            }
+            for key in new_keys(std::slice::from_ref(&stored)).iter().filter_map(|key_id| keys.get(key_id)) {
+                lines.push_str(&export::key_line(key));
+            }
+            lines.push_str(&export::block_line(&stored.block));
+            self.transactions += stored.block.transactions.len() as u64;
+            (self.next, self.below) = (self.next + 1, stored.hash);
+        }
+        if self.next > self.height {
+            if self.below != self.tip {
+                return Err(TransferError::Reorganised);
+            }
+            lines.push_str(&export::end_line(self.totals()));
+        }
+        Ok(Some(lines))
+    }
+
+    fn totals(&self) -> Totals {
+        Totals { blocks: u64::from(self.next), transactions: self.transactions, tip: self.below }
+    }
+}
+
+/// Returns the keys that sign for the first time: what they sign there has the sequence 0.
+fn new_keys(page: &[StoredBlock]) -> Vec<KeyId> {
+    let transactions = page.iter().flat_map(|stored| &stored.block.transactions);
+    let first = transactions.filter(|it| it.sequence == 0 && it.key_id() != KeyId::ZERO);
+    first.map(|transaction| transaction.key_id()).collect()
+}
+
 /// Writes the best chain as an export, in memory that does not grow with it.
 ///
 /// # Errors
@@ -88,55 +184,19 @@ pub async fn export(
     out: &mut (dyn Write + Send),
     mut progress: impl FnMut(TransferProgress),
 ) -> Result<Transferred, TransferError> {
-    let branch = store.branch().await?.ok_or(TransferError::Empty)?;
-    let (genesis, tip, height) = (branch.genesis(), branch.tip(), branch.height());
-    out.write_all(export::chain_line(genesis, tip, height).as_bytes())?;
-    let mut written: HashSet<KeyId> = HashSet::from([KeyId::ZERO]);
-    let mut transactions = 0;
-    let mut next = 0;
-    let mut last = BlockHash::ZERO;
-    while next <= height {
-        let page = store.blocks(next, PAGE_BLOCKS.min((height - next).saturating_add(1)), PAGE_BYTES).await?;
-        if page.is_empty() {
-            return Err(TransferError::Reorganised);
-        }
-        let used = page.iter().flat_map(|stored| stored.block.transactions.iter().map(|it| it.key_id()));
-        let new: HashSet<_> = used.filter(|key_id| !written.contains(key_id)).collect();
-        let keys = store.public_keys(&new.into_iter().collect::<Vec<_>>()).await?;
-        for stored in page {
-            if stored.block.header.prev_block_hash != last {
-                return Err(TransferError::Reorganised);
-            }
-            last = stored.hash;
-            for transaction in &stored.block.transactions {
-                let key_id = transaction.key_id();
-                if let Some(key) = keys.get(&key_id)
-                    && written.insert(key_id)
-                {
-                    out.write_all(export::key_line(key).as_bytes())?;
-                }
-            }
-            transactions += stored.block.transactions.len() as u64;
-            out.write_all(export::block_line(&stored.block).as_bytes())?;
-            progress(TransferProgress { height: next, of: height });
-            if next == height {
-                break;
-            }
-            next += 1;
-        }
-        if last == tip {
-            break;
-        }
-    }
-    if last != tip {
-        return Err(TransferError::Reorganised);
+    let mut export = Export::begin(store).await?;
+    while let Some(lines) = export.page(PAGE_BLOCKS, PAGE_BYTES).await? {
+        out.write_all(lines.as_bytes())?;
+        progress(TransferProgress { height: export.next - 1, of: export.height });
     }
     out.flush()?;
+    let Export { genesis, tip, height, transactions, .. } = export;
     Ok(Transferred { genesis, tip, height, transactions })
 }
 
 /// Checks an export, every rule of it, and writes it into an empty store. A first pass over the file checks all before
-/// a second one writes, so that a bad export leaves the store empty.
+/// a second one writes, so that a bad export leaves the store empty. An import that was killed is gone on with: what a
+/// store holds of the beginning of this chain is left as it is.
 ///
 /// # Errors
 ///
@@ -147,11 +207,9 @@ pub async fn import<R: BufRead>(
     mut open: impl FnMut() -> std::io::Result<R>,
     mut progress: impl FnMut(TransferProgress),
 ) -> Result<Transferred, TransferError> {
-    if store.branch().await?.is_some() {
-        return Err(TransferError::NotEmpty);
-    }
+    let kept = store.branch().await?;
     let right = store.acquire_right(holder, RIGHT_TTL).await?.ok_or(TransferError::InUse)?;
-    let imported = import_with(store, &right, &mut open, &mut progress).await;
+    let imported = import_with(store, &right, kept.as_ref(), &mut open, &mut progress).await;
     let released = store.release_right(&right).await;
     let imported = imported?;
     released?;
@@ -161,14 +219,15 @@ pub async fn import<R: BufRead>(
 async fn import_with<R: BufRead>(
     store: &Arc<dyn Store>,
     right: &Right,
+    kept: Option<&Branch>,
     open: &mut impl FnMut() -> std::io::Result<R>,
     progress: &mut impl FnMut(TransferProgress),
 ) -> Result<Transferred, TransferError> {
-    check(open()?)?;
+    check_beyond(open()?, kept)?;
     let mut lines = Lines { input: open()?, line: 0 };
     let mut reader = export::Reader::default();
-    let mut pages =
-        Pages { store, right, blocks: Vec::new(), keys: Vec::new(), bytes: 0, tip: BlockHash::ZERO };
+    let tip = kept.map_or(BlockHash::ZERO, Branch::tip);
+    let mut pages = Pages { store, right, blocks: Vec::new(), keys: Vec::new(), bytes: 0, tip };
     let mut of = 0;
     while let Some(line) = lines.next()? {
         match reader.push(&line)? {
@@ -176,9 +235,14 @@ async fn import_with<R: BufRead>(
             Read::Key(key) => pages.keys.push(key),
             Read::Block(block) => {
                 let height = block.height();
-                pages.push(*block, line.len()).await?;
+                match kept {
+                    // The keys of a block are stored before it is.
+                    Some(kept) if height <= kept.height() => pages.keys.clear(),
+                    _ => pages.push(*block, line.len()).await?,
+                }
                 progress(TransferProgress { height, of });
             }
+            Read::End => {}
         }
     }
     pages.flush().await?;
@@ -198,17 +262,34 @@ async fn import_with<R: BufRead>(
 ///
 /// [`TransferError`] names the first fault.
 pub fn check(input: impl BufRead) -> Result<(), TransferError> {
+    check_beyond(input, None)
+}
+
+/// Checks an export, and that it goes on where a store's chain ends.
+fn check_beyond(input: impl BufRead, kept: Option<&Branch>) -> Result<(), TransferError> {
     let mut lines = Lines { input, line: 0 };
     let mut reader = export::Reader::default();
     while let Some(line) = lines.next()? {
-        if let Read::Block(block) = reader.push(&line)?
-            && block.transactions().iter().any(|it| it.statement().is_none())
-        {
+        let Read::Block(block) = reader.push(&line)? else { continue };
+        if block.transactions().iter().any(|it| it.statement().is_none()) {
             return Err(TransferError::Pruned { height: block.height() });
         }
+        // A hash stands for all blocks below, so two blocks tell; the first one tells a foreign chain at once.
+        let is_other = |kept: &Branch| {
+            (block.height() == 0 && block.hash() != kept.genesis())
+                || (block.height() == kept.height() && block.hash() != kept.tip())
+        };
+        if kept.is_some_and(is_other) {
+            return Err(TransferError::NotEmpty);
+        }
     }
-    reader.finish()?;
-    Ok(())
+    let validator = reader.finish()?;
+    let height = validator.branch().map(Branch::height);
+    match kept {
+        // It has gone on beyond this export.
+        Some(kept) if height < Some(kept.height()) => Err(TransferError::NotEmpty),
+        _ => Ok(()),
+    }
 }
 
 /// Blocks on their way into the store, a commit a page.

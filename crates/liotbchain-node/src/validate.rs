@@ -1,16 +1,35 @@
-//! Validates what a store keeps, from the genesis block on, in memory that does not grow with the chain.
+//! Validates what a store keeps, from the genesis block on, on all cores, and in memory that does not grow with the chain.
+//!
+//! Pages are read and examined at the same time: hashes, signatures, and what the rows say beside them. In their order
+//! their blocks are then linked, which costs next to nothing, and their transactions counted by a [`Census`], which finds
+//! ids and sequences that are wrong across blocks. Where the chain has more transactions than the census may keep, it is
+//! read again, for these two rules alone.
+//!
+//! Of the store's index of ids it is checked that it has every id of the chain, and none twice, by one reading in its
+//! order. What it says of an id, that is which row it leads to, is not looked at: that would be a random access for each
+//! transaction, which costs more than all else.
 
-use std::sync::Arc;
+mod index;
+mod keys;
+mod pages;
+mod walk;
+
+use std::{fmt::Display, sync::Arc};
 
 use liotbchain_core::{
-    BlockHash, Branch, ChainFault, Height, KeyId, PublicKey, TransactionId, Validator, Work,
-    chain::ChainError,
+    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, Rules, TransactionId, Work,
+    chain::{Census, CensusBudget, ChainError},
+    check::{Examined, Signatures},
+    rules,
 };
-use liotbchain_store::{Place, Status, Store, StoreError, StoredBlock};
+use liotbchain_store::{Store, StoreError, StoredBlock};
 
-/// Blocks that one read takes at most.
-const PAGE_BLOCKS: u32 = 512;
-/// Bytes of payload that one read takes at most, but for its first block.
+use index::Suspects;
+use keys::Keys;
+use pages::{BadRow, PageError, Pages};
+use walk::{Listed, Walk};
+
+/// Bytes of payload that one read of an export takes at most, but for its first block.
 pub(crate) const PAGE_BYTES: usize = 4 << 20;
 
 /// The result of a validation.
@@ -24,6 +43,25 @@ pub struct Validation {
     pub tip: Option<BlockHash>,
     /// The first fault.
     pub fault: Option<Fault>,
+    /// Whether signatures were verified.
+    pub signatures: Signatures,
+}
+
+/// How much is validated, and in how much memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidateOptions {
+    /// Whether signatures are verified, which is most of the work.
+    pub signatures: Signatures,
+    /// What the search for repeated ids and false sequences keeps at a time.
+    pub budget: CensusBudget,
+}
+
+impl Default for ValidateOptions {
+    /// All of it, 5,200,000 transactions and 57,000 keys at a time, so that the whole process keeps within 64 MiB.
+    fn default() -> Self {
+        let budget = CensusBudget { ids: 5_200_000, keys: 57_000 };
+        Self { signatures: Signatures::Checked, budget }
+    }
 }
 
 /// The first fault of a stored chain, in words.
@@ -50,153 +88,247 @@ impl From<ChainFault> for Fault {
     }
 }
 
+impl From<BadRow> for Fault {
+    fn from(BadRow { height, field, reason }: BadRow) -> Self {
+        Self { height, position: None, field: field.to_owned(), reason }
+    }
+}
+
 /// Validates the best chain of a store: every rule of the chain, and that what the rows say beside the blocks agrees
 /// with them. `progress` is told the number of blocks done and the height of the last block known.
+///
+/// Dropping the future cancels the validation. What is under way then ends with its page.
 ///
 /// # Errors
 ///
 /// [`StoreError`] where the store could not be read; what is read and wrong is a [`Fault`].
 pub async fn validate(
     store: &Arc<dyn Store>,
+    progress: impl FnMut(u64, Height),
+) -> Result<Validation, StoreError> {
+    validate_with(store, ValidateOptions::default(), progress).await
+}
+
+/// Validates as [`validate`] does, but for what the options say.
+///
+/// # Errors
+///
+/// [`StoreError`] where the store could not be read; what is read and wrong is a [`Fault`].
+pub async fn validate_with(
+    store: &Arc<dyn Store>,
+    options: ValidateOptions,
     mut progress: impl FnMut(u64, Height),
 ) -> Result<Validation, StoreError> {
-    let mut state = State { validator: Validator::without_ids(), total_work: Work::ZERO };
-    let mut next: Height = 0;
+    let (mut validation, branch, mut census) = link_all(store, options, &mut progress).await?;
+    loop {
+        let (counted, next) = blocking(move || census.finish()).await?;
+        let suspects = Suspects::find(store, counted).await?;
+        if !suspects.is_empty()
+            && let Some(ended) = suspects.look(store, &validation).await?
+        {
+            validation = ended;
+        }
+        let Some(next) = next else { break };
+        census = next;
+        if let Some(ended) = count_again(store, &validation, &mut census).await? {
+            validation = ended;
+        }
+    }
+    if validation.fault.is_none() {
+        validation.fault = check_tip(store.as_ref(), branch.as_ref()).await?;
+    }
+    Ok(validation)
+}
+
+/// Reads the chain the first time: checks all but what only whole census passes show.
+async fn link_all(
+    store: &Arc<dyn Store>,
+    options: ValidateOptions,
+    progress: &mut impl FnMut(u64, Height),
+) -> Result<(Validation, Option<Branch>, Census), StoreError> {
+    let signatures = options.signatures;
+    let mut chain = Chain {
+        branch: None,
+        census: Census::new(options.budget),
+        validation: Validation { valid_blocks: 0, transactions: 0, tip: None, fault: None, signatures },
+    };
     // A tip that contradicts itself is found again at the end.
     let mut known_height = store.branch().await.ok().flatten().map_or(0, |branch| branch.height());
-    let mut page_blocks = PAGE_BLOCKS;
-    let mut fault = None;
-    while fault.is_none() {
-        let page = match store.blocks(next, page_blocks, PAGE_BYTES).await {
-            // Block by block from here on, to name the one.
-            Err(StoreError::Corrupt(_)) if page_blocks > 1 => {
-                page_blocks = 1;
-                continue;
-            }
-            Err(StoreError::Corrupt(reason)) => {
-                fault = Some(Fault { height: next, position: None, field: "row".to_owned(), reason });
-                break;
-            }
-            page => page?,
+    let genesis = match store.blocks(0, 1, 0).await {
+        Err(StoreError::Corrupt(reason)) => {
+            chain.validation.fault = Some(BadRow { height: 0, field: "row", reason }.into());
+            return Ok(chain.into_parts());
+        }
+        page => page?.pop(),
+    };
+    let Some(genesis) = genesis else { return Ok(chain.into_parts()) };
+    let rules = match chain.begin(genesis) {
+        Ok(rules) => Arc::new(rules),
+        Err(fault) => {
+            chain.validation.fault = Some(fault);
+            return Ok(chain.into_parts());
+        }
+    };
+    let keys = Arc::new(Keys::new(store));
+    let mut pages = Pages::new(store, 1..u64::MAX, move |page| {
+        let (rules, keys) = (Arc::clone(&rules), Arc::clone(&keys));
+        async move {
+            let keys = keys.of(&page).await.map_err(PageError::Keys)?;
+            let examine = move || {
+                let key = |key_id: &KeyId| keys.get(key_id).cloned();
+                let looked = |stored: &StoredBlock| {
+                    Looked::new(stored, Examined::new(&stored.block, &rules, &key, signatures))
+                };
+                page.iter().map(looked).collect::<Vec<_>>()
+            };
+            blocking(examine).await.map_err(PageError::Blocks)
+        }
+    });
+    while let Some(page) = pages.next().await? {
+        let linked = match page {
+            Ok(page) => page.iter().try_for_each(|looked| chain.link(looked)),
+            Err(bad_row) => Err(bad_row.into()),
         };
-        if page.is_empty() {
+        chain.validation.fault = linked.err();
+        let done = chain.validation.valid_blocks;
+        known_height = known_height.max((done as Height).saturating_sub(1));
+        progress(done, known_height);
+        if chain.validation.fault.is_some() {
             break;
         }
-        let keys = unknown_keys(&state.validator, &page);
-        match store.public_keys(&keys).await {
-            Ok(keys) => keys.into_values().for_each(|key: PublicKey| state.validator.add_key(key)),
-            Err(StoreError::Corrupt(_)) if page_blocks > 1 => {
-                page_blocks = 1;
-                continue;
-            }
-            Err(StoreError::Corrupt(reason)) => {
-                fault = Some(Fault { height: next, position: None, field: "public_key".to_owned(), reason });
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-        let places = places(&page);
-        let (after, checked) = tokio::task::spawn_blocking(move || {
-            let fault = page.into_iter().find_map(|block| state.check(block).err());
-            (state, fault)
-        })
-        .await
-        .map_err(|panic| StoreError::Corrupt(format!("validation failed: {panic}")))?;
-        state = after;
-        fault = checked;
-        if fault.is_none() {
-            fault = check_places(store.as_ref(), places).await?;
-        }
-        next = state.validator.branch().map_or(0, Branch::next_height);
-        known_height = known_height.max(next.saturating_sub(1));
-        progress(u64::from(next), known_height);
     }
-    let tip = state.validator.branch().map(Branch::tip);
-    if fault.is_none() {
-        fault = check_tip(store.as_ref(), &state).await?;
-    }
-    Ok(Validation { valid_blocks: u64::from(next), transactions: state.validator.transactions(), tip, fault })
+    Ok(chain.into_parts())
 }
 
-struct State {
-    validator: Validator,
-    total_work: Work,
+/// Reads the chain again for what the census left over.
+async fn count_again(
+    store: &Arc<dyn Store>,
+    valid: &Validation,
+    census: &mut Census,
+) -> Result<Option<Validation>, StoreError> {
+    let mut walk = Walk::new(store, valid);
+    while let Some(page) = walk.next().await? {
+        let page = match page {
+            Ok(page) => page,
+            Err(ended) => return Ok(Some(*ended)),
+        };
+        for block in page {
+            if let Err(error) = count(census, &block) {
+                return Ok(Some(walk.end(ChainFault { height: block.height, error: error.into() })));
+            }
+            walk.pass(&block);
+        }
+    }
+    Ok(None)
 }
 
-impl State {
-    fn check(&mut self, stored: StoredBlock) -> Result<(), Fault> {
-        let StoredBlock { hash, total_work, block, ids } = stored;
-        let checked = self.validator.push(block)?;
-        let height = checked.height();
-        let wrong =
-            |position, field: &str, got: &dyn std::fmt::Display, expected: &dyn std::fmt::Display| Fault {
-                height,
-                position,
-                field: field.to_owned(),
-                reason: format!("the stored {field} is {got}: expected {expected}"),
-            };
-        if hash != checked.hash() {
-            return Err(wrong(None, "hash", &hash, &checked.hash()));
-        }
-        self.total_work = self.total_work.saturating_add(checked.work());
-        if total_work != self.total_work {
-            return Err(wrong(None, "total_work", &total_work, &self.total_work));
-        }
-        for (position, (got, expected)) in ids.iter().zip(checked.ids()).enumerate() {
-            if let (Some(got), Some(expected)) = (got, expected)
-                && got != expected
-            {
-                return Err(wrong(Some(position), "id", got, expected));
-            }
-        }
+fn count(census: &mut Census, block: &Listed) -> Result<(), BlockError> {
+    for (position, transaction) in block.transactions.iter().enumerate() {
+        let (id, got) = (transaction.id.as_ref(), transaction.sequence);
+        let counted = census.count(id, &transaction.key_id, got);
+        counted.map_err(|expected| BlockError::Sequence { position, got, expected })?;
+    }
+    Ok(())
+}
+
+/// Runs what costs time on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let failed = |panic| StoreError::Corrupt(format!("validation failed: {panic}"));
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// The valid part of the chain, as it grows.
+struct Chain {
+    /// None before the genesis block.
+    branch: Option<Branch>,
+    census: Census,
+    validation: Validation,
+}
+
+impl Chain {
+    fn into_parts(self) -> (Validation, Option<Branch>, Census) {
+        (self.validation, self.branch, self.census)
+    }
+
+    fn begin(&mut self, stored: StoredBlock) -> Result<Rules, Fault> {
+        let (genesis, rules) = rules::check_genesis(stored.block.clone())
+            .map_err(|error| ChainFault { height: 0, error: error.into() })?;
+        check_row(0, "hash", &stored.hash, &genesis.hash())?;
+        check_row(0, "total_work", &stored.total_work, &Work::ZERO)?;
+        wrong_id(0, &stored.ids, genesis.ids()).map_or(Ok(()), Err)?;
+        self.branch = Some(Branch::new(&genesis, rules.clone()));
+        self.pass(&Listed::from(&stored))?;
+        Ok(rules)
+    }
+
+    fn link(&mut self, looked: &Looked) -> Result<(), Fault> {
+        let Looked { examined, total_work, wrong_id, listed } = looked;
+        let Some(branch) = &mut self.branch else { return Ok(()) };
+        let height = branch.next_height();
+        branch.link(examined).map_err(|error| ChainFault { height, error: error.into() })?;
+        let work = branch.work();
+        check_row(height, "hash", &listed.hash, &examined.hash())?;
+        check_row(height, "total_work", total_work, &work)?;
+        wrong_id.clone().map_or(Ok(()), Err)?;
+        self.pass(listed)
+    }
+
+    /// Counts a block that is valid by itself.
+    fn pass(&mut self, block: &Listed) -> Result<(), Fault> {
+        count(&mut self.census, block)
+            .map_err(|error| ChainFault { height: block.height, error: error.into() })?;
+        self.validation.valid_blocks += 1;
+        self.validation.transactions += block.transactions.len() as u64;
+        self.validation.tip = Some(block.hash);
         Ok(())
     }
 }
 
-fn unknown_keys(validator: &Validator, page: &[StoredBlock]) -> Vec<KeyId> {
-    let used = page.iter().flat_map(|stored| stored.block.transactions.iter().map(|it| it.key_id()));
-    let unknown: std::collections::HashSet<_> = used.filter(|key_id| !validator.has_key(key_id)).collect();
-    unknown.into_iter().collect()
+/// A block that was looked at alone.
+struct Looked {
+    examined: Examined,
+    total_work: Work,
+    wrong_id: Option<Fault>,
+    listed: Listed,
 }
 
-fn places(page: &[StoredBlock]) -> Vec<(TransactionId, Place)> {
-    let blocks = page.iter().map(|stored| (stored.block.header.height, stored));
-    blocks
-        .flat_map(|(height, stored)| {
-            stored.ids.iter().enumerate().filter_map(move |(position, id)| {
-                Some(((*id)?, Place { height, position: position as u32, block_hash: stored.hash }))
-            })
-        })
-        .collect()
+impl Looked {
+    fn new(stored: &StoredBlock, examined: Examined) -> Self {
+        let wrong_id = wrong_id(examined.height(), &stored.ids, examined.ids());
+        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into() }
+    }
 }
 
-/// An id that stands twice on the chain is found at one of its two places only.
-async fn check_places(
-    store: &dyn Store,
-    places: Vec<(TransactionId, Place)>,
-) -> Result<Option<Fault>, StoreError> {
-    let ids: Vec<_> = places.iter().map(|(id, _)| *id).collect();
-    let found = store.look_up(&ids).await?;
-    let wrong = places.iter().zip(found).find(|((_, place), found)| *found != Some(Status::Sealed(*place)));
-    Ok(wrong.map(|((id, place), found)| Fault {
-        height: place.height,
-        position: Some(place.position as usize),
-        field: "id".to_owned(),
-        reason: match found {
-            Some(Status::Sealed(other)) => {
-                format!("id {id} stands also in block {}, position {}", other.height, other.position)
-            }
-            Some(Status::Pending) => format!("id {id} is also pending"),
-            None => format!("id {id} is not found by its index"),
-        },
-    }))
+fn check_row<T: PartialEq + Display>(
+    height: Height,
+    field: &str,
+    got: &T,
+    expected: &T,
+) -> Result<(), Fault> {
+    if got == expected {
+        return Ok(());
+    }
+    let reason = format!("the stored {field} is {got}: expected {expected}");
+    Err(Fault { height, position: None, field: field.to_owned(), reason })
+}
+
+fn wrong_id(
+    height: Height,
+    got: &[Option<TransactionId>],
+    expected: &[Option<TransactionId>],
+) -> Option<Fault> {
+    let wrong = |(got, expected): (&Option<TransactionId>, &Option<TransactionId>)| matches!((got, expected), (Some(got), Some(expected)) if got != expected);
+    let position = got.iter().zip(expected).position(wrong)?;
+    let (got, expected) = (got[position]?, expected[position]?);
+    let fault = check_row(height, "id", &got, &expected).err()?;
+    Some(Fault { position: Some(position), ..fault })
 }
 
 /// The tip as the store knows it must be the last block validated, unless the chain grew or moved meanwhile.
-async fn check_tip(store: &dyn Store, state: &State) -> Result<Option<Fault>, StoreError> {
+async fn check_tip(store: &dyn Store, validated: Option<&Branch>) -> Result<Option<Fault>, StoreError> {
     let fault =
         |height, field: &str, reason| Some(Fault { height, position: None, field: field.to_owned(), reason });
-    let Some(validated) = state.validator.branch() else {
+    let Some(validated) = validated else {
         return Ok(fault(0, "height", "the store holds no block at height 0".to_owned()));
     };
     let stored = match store.branch().await {

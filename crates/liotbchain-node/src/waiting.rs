@@ -26,9 +26,11 @@ pub(crate) enum Outcome {
 /// All who wait, by transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    by_id: Mutex<HashMap<TransactionId, Vec<Arc<Waiter>>>>,
+    by_id: Arc<Mutex<ById>>,
     rounds: AtomicU64,
 }
+
+type ById = HashMap<TransactionId, Vec<Arc<Waiter>>>;
 
 /// Counts the looks that the sealing part takes at what is pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,15 +46,15 @@ struct Waiter {
 
 /// One request's place among them; leaves when dropped.
 #[derive(Debug)]
-pub(crate) struct Wait<'a> {
-    waiting: &'a Waiting,
+pub(crate) struct Wait {
+    by_id: Arc<Mutex<ById>>,
     waiter: Arc<Waiter>,
     ids: Vec<TransactionId>,
 }
 
 impl Waiting {
     /// Starts to wait for these ids. Done before they are admitted, so that no outcome is missed.
-    pub(crate) fn wait_for(&self, ids: Vec<TransactionId>) -> Wait<'_> {
+    pub(crate) fn wait_for(&self, ids: Vec<TransactionId>) -> Wait {
         let waiter = Arc::new(Waiter {
             outcomes: Mutex::default(),
             changed: Notify::new(),
@@ -63,7 +65,7 @@ impl Waiting {
             waiting.entry(*id).or_default().push(Arc::clone(&waiter));
         }
         drop(waiting);
-        Wait { waiting: self, waiter, ids }
+        Wait { by_id: Arc::clone(&self.by_id), waiter, ids }
     }
 
     /// Begins a round, before it looks at what is pending.
@@ -115,10 +117,10 @@ impl Waiter {
     }
 }
 
-impl Wait<'_> {
+impl Wait {
     /// Says that the transactions are admitted: rounds that begin from now on see them.
-    pub(crate) fn admitted(&self) {
-        let round = self.waiting.rounds.load(Ordering::SeqCst);
+    pub(crate) fn admitted(&self, waiting: &Waiting) {
+        let round = waiting.rounds.load(Ordering::SeqCst);
         self.waiter.blind_round.store(round, Ordering::SeqCst);
     }
 
@@ -141,9 +143,9 @@ impl Wait<'_> {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for Wait {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.waiting.by_id);
+        let mut waiting = lock(&self.by_id);
         for id in &self.ids {
             if let Some(waiters) = waiting.get_mut(id) {
                 waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
@@ -169,7 +171,7 @@ mod tests {
         let waiting = Waiting::default();
         let ids = vec![TransactionId([1; 32]), TransactionId([2; 32])];
         let wait = waiting.wait_for(ids.clone());
-        wait.admitted();
+        wait.admitted(&waiting);
         waiting.leave(&ids[0], waiting.begin_round());
         waiting.resolve_all(Outcome::MiningFailed { attempts: 7 });
         wait.settled(&ids).await;
@@ -184,7 +186,7 @@ mod tests {
         let wait = waiting.wait_for(vec![id]);
         waiting.leave(&id, waiting.begin_round());
         let round = waiting.begin_round();
-        wait.admitted();
+        wait.admitted(&waiting);
         waiting.leave(&id, round);
         assert_eq!(wait.outcome(&id), None);
         waiting.leave(&id, waiting.begin_round());

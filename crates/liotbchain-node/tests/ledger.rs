@@ -6,7 +6,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use liotbchain_core::Difficulty;
+use liotbchain_core::{Difficulty, mine::Kernel};
 use liotbchain_node::{Ledger, LedgerConfig, LedgerError, Sealing, validate};
 use liotbchain_store::{Place, Status, Store};
 use support::{Signer, WAIT, config, memory, open, signed_twice, sqlite};
@@ -238,4 +238,20 @@ async fn a_pending_row_that_was_changed_is_left_alone() {
     let ledger = open(&store, config()).await;
     assert_eq!(places(&ledger, signer.readings(1..3)).await, [Some((1, 0)), Some((1, 1))]);
     assert_valid(&store, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mining_kernel_of_this_machine_makes_the_same_chain() {
+    for (name, kernel) in Kernel::all() {
+        let Some(mining_kernel) = kernel else {
+            println!("{name}: not on this machine, not tested");
+            continue;
+        };
+        let store = memory();
+        let difficulty = Difficulty::new(3).unwrap();
+        let ledger = open(&store, LedgerConfig { mining_kernel, difficulty, ..config() }).await;
+        let places = places(&ledger, Signer::new(1).readings(0..8)).await;
+        assert_eq!(places.last(), Some(&Some((4, 1))), "{name}");
+        assert_valid(&store, 8).await;
+    }
 }

@@ -10,7 +10,12 @@ use liotbchain_http::{ApiError, ItemError};
 use liotbchain_node::LedgerError;
 use liotbchain_store::StoreError;
 
-use crate::{items::ItemsError, load::Overload, verify::InvalidItems};
+use crate::{
+    items::ItemsError,
+    load::Overload,
+    v1::{bounds::Crowded, submission::SubmissionError},
+    verify::InvalidItems,
+};
 
 /// When a client should try again what failed for a passing reason.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -27,9 +32,15 @@ pub(crate) enum ServerError {
     /// Some items are at fault.
     #[error(transparent)]
     InvalidItems(#[from] InvalidItems),
+    /// The body of `POST /v1/transactions` holds none that could be verified.
+    #[error(transparent)]
+    Submission(#[from] SubmissionError),
     /// The receiver has as much to do as it takes.
     #[error(transparent)]
     Overload(#[from] Overload),
+    /// The receiver has as much in memory as it takes.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
     /// The ledger refused.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -45,6 +56,15 @@ impl ServerError {
     /// Returns whether the store failed.
     pub(crate) fn is_by_store(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::Store(_) | LedgerError::Slow(_)))
+    }
+
+    /// Returns how many items were refused with it; a body that holds no list has none.
+    pub(crate) fn refused_items(&self) -> usize {
+        match self {
+            Self::InvalidItems(InvalidItems { count, .. })
+            | Self::Submission(SubmissionError::InvalidItems { count, .. }) => *count,
+            _ => 0,
+        }
     }
 }
 
@@ -70,7 +90,9 @@ impl From<ServerError> for ApiError {
             ServerError::Api(error) => error,
             ServerError::Items(error) => refuse_body(&error),
             ServerError::InvalidItems(error) => refuse_items(&error),
+            ServerError::Submission(error) => refuse_submission(&error),
             ServerError::Overload(cause) => overloaded(&cause),
+            ServerError::Crowded(cause) => overloaded(&cause),
             ServerError::Ledger(cause @ (LedgerError::Overloaded { .. } | LedgerError::Busy)) => {
                 overloaded(&cause)
             }
@@ -116,18 +138,31 @@ fn refuse_body(error: &ItemsError) -> ApiError {
     ApiError::refusal(status, error.code(), error.to_string())
 }
 
-/// A payload that is too large makes the whole answer 413, for clients that look at the status alone.
 fn refuse_items(error: &InvalidItems) -> ApiError {
-    let items = error.listed.iter();
-    let items = items.map(|(index, fault)| ItemError {
-        index: *index,
-        code: fault.code(),
-        message: fault.to_string(),
-    });
-    let items: Vec<_> = items.collect();
+    refuse_list(
+        error.to_string(),
+        error.listed.iter().map(|(index, fault)| (*index, fault.code(), fault.to_string())),
+    )
+}
+
+fn refuse_submission(error: &SubmissionError) -> ApiError {
+    let status = match error {
+        SubmissionError::InvalidItems { listed, .. } => {
+            let items = listed.iter().map(|(index, fault)| (*index, fault.code(), fault.to_string()));
+            return refuse_list(error.to_string(), items);
+        }
+        SubmissionError::TooManyItems { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    ApiError::refusal(status, error.code(), error.to_string())
+}
+
+/// A payload that is too large makes the whole answer 413, for clients that look at the status alone.
+fn refuse_list(message: String, items: impl Iterator<Item = (usize, &'static str, String)>) -> ApiError {
+    let items: Vec<_> = items.map(|(index, code, message)| ItemError { index, code, message }).collect();
     let (status, code) = match items.iter().find(|item| item.code == "payload_too_large") {
         Some(item) => (StatusCode::PAYLOAD_TOO_LARGE, item.code),
         None => (StatusCode::BAD_REQUEST, "invalid_items"),
     };
-    ApiError::refusal(status, code, error.to_string()).with_items(items)
+    ApiError::refusal(status, code, message).with_items(items)
 }

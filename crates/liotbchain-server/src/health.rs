@@ -61,7 +61,7 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Rea
     Ok(Json(Readiness { status: "ready", sealing: sealing_name(&shared.ledger.status().sealing) }))
 }
 
-fn sealing_name(sealing: &Sealing) -> &'static str {
+pub(crate) fn sealing_name(sealing: &Sealing) -> &'static str {
     match sealing {
         Sealing::Idle => "idle",
         Sealing::Working => "working",

@@ -387,18 +387,19 @@ fn check_size(data: &str, size_max: usize) -> Result<&str, ItemFault> {
     }
 }
 
-fn decode_signature(kind: Kind<'_>) -> Result<Vec<u8>, ItemFault> {
+pub(crate) fn decode_signature(kind: Kind<'_>) -> Result<Vec<u8>, ItemFault> {
     let Kind::Text(content) = kind else {
         let got = describe(kind);
         return Err(ItemFault::SignatureNotText { got });
     };
+    if let Ok(signature) = STANDARD.decode(content)
+        && !signature.is_empty()
+    {
+        return Ok(signature);
+    }
     let text = unescape(content).ok_or(ItemFault::Base64Symbol { symbol: char::REPLACEMENT_CHARACTER })?;
     // MIME encoders wrap their lines.
-    let is_space = |char: char| char.is_ascii_whitespace();
-    let text = match text.contains(is_space) {
-        true => Cow::Owned(text.replace(is_space, "")),
-        false => text,
-    };
+    let text = text.replace(|char: char| char.is_ascii_whitespace(), "");
     let is_base64 = |char: char| char.is_ascii_alphanumeric() || matches!(char, '+' | '/' | '=');
     match text.chars().find(|&char| !is_base64(char)) {
         Some('-' | '_') => return Err(ItemFault::Base64UrlSafe),
@@ -406,11 +407,10 @@ fn decode_signature(kind: Kind<'_>) -> Result<Vec<u8>, ItemFault> {
         None if text.is_empty() => return Err(ItemFault::SignatureEmpty),
         None => {}
     }
-    let decoded = STANDARD.decode(text.as_bytes());
-    decoded.map_err(|_| ItemFault::Base64Incomplete)
+    STANDARD.decode(text).map_err(|_| ItemFault::Base64Incomplete)
 }
 
-fn decode_public_key(kind: Kind<'_>) -> Result<Cow<'_, str>, ItemFault> {
+pub(crate) fn decode_public_key(kind: Kind<'_>) -> Result<Cow<'_, str>, ItemFault> {
     let Kind::Text(content) = kind else {
         let got = describe(kind);
         return Err(ItemFault::PublicKeyNotText { got });
@@ -423,7 +423,7 @@ fn decode_public_key(kind: Kind<'_>) -> Result<Cow<'_, str>, ItemFault> {
     }
 }
 
-fn describe(kind: Kind<'_>) -> &'static str {
+pub(crate) fn describe(kind: Kind<'_>) -> &'static str {
     match kind {
         Kind::ObjectStart | Kind::ObjectEnd => "an object",
         Kind::ArrayStart | Kind::ArrayEnd => "a list",

@@ -309,12 +309,12 @@ impl<'a> Tokens<'a> {
         self.at += 1;
         let start = self.at;
         loop {
+            self.at += count_plain(&self.text.as_bytes()[self.at..]);
             match self.peek() {
                 None => return Err(self.fault(SyntaxFault::UnexpectedEnd)),
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(0..0x20) => return Err(self.fault(SyntaxFault::ControlCharacter)),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.fault(SyntaxFault::ControlCharacter)),
             }
         }
         let content = &self.text[start..self.at];
@@ -371,6 +371,17 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Returns how many bytes stand before the first quote, backslash or control character.
+fn count_plain(bytes: &[u8]) -> usize {
+    let is_special = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+    // Without a branch a byte, so that the compiler takes a whole chunk at a time.
+    let holds_special = |chunk: &&[u8; 32]| chunk.iter().fold(false, |found, byte| found | is_special(*byte));
+    let (chunks, _) = bytes.as_chunks::<32>();
+    let plain = chunks.iter().take_while(|chunk| !holds_special(chunk)).count() * 32;
+    let rest = &bytes[plain..];
+    plain + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+}
+
 fn is_not_finite(rest: &[u8]) -> bool {
     rest.starts_with(b"NaN") || rest.starts_with(b"Infinity")
 }
@@ -404,11 +415,33 @@ pub fn code_units(content: &str) -> impl Iterator<Item = u16> {
 /// Returns the characters that a string's content stands for, or `None` where half a surrogate
 /// pair makes it no text.
 pub fn unescape(content: &str) -> Option<Cow<'_, str>> {
-    if !content.contains('\\') {
-        return Some(Cow::Borrowed(content));
+    let Some((plain, _)) = content.split_once('\\') else { return Some(Cow::Borrowed(content)) };
+    let mut text = String::with_capacity(content.len());
+    text.push_str(plain);
+    let mut rest = &content[plain.len()..];
+    while !rest.is_empty() {
+        // A run of escapes, since half a surrogate pair only makes sense with the next.
+        let escapes = count_escapes(rest);
+        for char in char::decode_utf16(code_units(&rest[..escapes])) {
+            text.push(char.ok()?);
+        }
+        let plain = &rest[escapes..];
+        let plain = &plain[..plain.find('\\').unwrap_or(plain.len())];
+        text.push_str(plain);
+        rest = &rest[escapes + plain.len()..];
     }
-    let text: Result<String, _> = char::decode_utf16(code_units(content)).collect();
-    text.ok().map(Cow::Owned)
+    Some(Cow::Owned(text))
+}
+
+/// Returns the length of the escapes that a string's content begins with.
+fn count_escapes(content: &str) -> usize {
+    let bytes = content.as_bytes();
+    let mut length = 0;
+    while bytes.get(length) == Some(&b'\\') {
+        let escape = if bytes.get(length + 1) == Some(&b'u') { 6 } else { 2 };
+        length = (length + escape).min(bytes.len());
+    }
+    length
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod receive;
 mod router;
 mod start_report;
 mod state;
+mod v1;
 mod validate;
 mod verify;
 
@@ -37,5 +38,9 @@ pub async fn serve(
 ) {
     let limits = config.limits.clone();
     let receiver = Receiver::new(config, ledger);
+    let shutdown = async {
+        shutdown.await;
+        receiver.stop();
+    };
     liotbchain_http::serve(listener, receiver.router(), limits, shutdown).await;
 }

@@ -11,8 +11,8 @@ use tokio::{
 const SMALL_BODY: usize = 64 << 10;
 /// Bytes that larger bodies have in all. What is made of a body takes about twice its size again.
 const LARGE_BODIES: usize = 64 << 20;
-/// How long a request waits for its turn.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a request waits for its turn: whoever is told early that there is too much can try elsewhere, or slow down.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Why a request did not get its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -25,7 +25,6 @@ use tokio::{
 use crate::{
     error::{ServerError, StoreFailed},
     state::Shared,
-    verify::InvalidItems,
 };
 
 const REQUESTS: &str = "liotbchain_http_requests_total";
@@ -103,9 +102,7 @@ impl Metrics {
 
     /// Counts the items of a list that was refused; a body that holds no list has none.
     pub(crate) fn count_refused(&self, error: &ServerError) {
-        if let ServerError::InvalidItems(InvalidItems { count, .. }) = error {
-            self.refused.increment(*count as u64);
-        }
+        self.refused.increment(error.refused_items() as u64);
     }
 
     /// Counts a failure of the store.

@@ -52,10 +52,10 @@ pub enum PythonJsonError {
 /// [`PythonJsonError::Json`] and [`PythonJsonError::DuplicateKey`].
 pub fn check_unambiguous(text: &str) -> Result<(), PythonJsonError> {
     let mut tokens = Tokens::new(text, JSON_DEPTH_MAX);
-    let mut open: Vec<HashSet<Cow<'_, str>>> = Vec::new();
+    let mut open: Vec<Keys<'_>> = Vec::new();
     while let Some(token) = tokens.next_token()? {
         match token.kind {
-            Kind::ObjectStart => open.push(HashSet::new()),
+            Kind::ObjectStart => open.push(Keys::default()),
             Kind::ObjectEnd => drop(open.pop()),
             Kind::Key(content) => {
                 let is_new = open.last_mut().is_none_or(|keys| keys.insert(python_string(content)));
@@ -70,6 +70,30 @@ pub fn check_unambiguous(text: &str) -> Result<(), PythonJsonError> {
         }
     }
     Ok(())
+}
+
+/// The keys of one object: a few are compared one by one, which is faster than hashing them.
+#[derive(Default)]
+struct Keys<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Keys<'a> {
+    const FEW: usize = 16;
+
+    /// Returns whether the key is new.
+    fn insert(&mut self, key: Cow<'a, str>) -> bool {
+        if self.few.contains(&key) || self.many.contains(&key) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(key);
+        }
+        true
+    }
 }
 
 /// Returns the text that Python's `json.dumps(json.loads(text))` gives.

@@ -19,7 +19,7 @@ use crate::{error::ServerError, openapi::example_items, state::Shared, verify};
 
 /// Bodies up to this size are verified where they arrive: a dozen of Ed25519 signatures takes half a millisecond, and
 /// handing a list of two to another thread made its answer take a quarter longer.
-const INLINE_BODY: usize = 4 << 10;
+pub(crate) const INLINE_BODY: usize = 4 << 10;
 
 /// What was said, with its signature.
 #[derive(Serialize, ToSchema)]
@@ -44,19 +44,19 @@ pub(crate) struct Received {
     #[schema(example = "Data added to blockchain")]
     message: &'static str,
     /// One an item, in the order given.
-    items: Vec<Acknowledgement>,
+    pub(crate) items: Vec<Acknowledgement>,
     /// There where mining gave a block up for now. Its transactions stay pending, and it is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    mining_failed: Option<MiningFailed>,
+    pub(crate) mining_failed: Option<MiningFailed>,
 }
 
 /// Where an item is. It is never lost and never on the chain twice.
 #[derive(Serialize, ToSchema)]
-struct Acknowledgement {
+pub(crate) struct Acknowledgement {
     /// The transaction's id: the same for the same statement by the same key.
     #[schema(value_type = String)]
-    id: TransactionId,
+    pub(crate) id: TransactionId,
     /// `sealed` in a block, or `pending`.
     #[schema(example = "sealed")]
     status: &'static str,
@@ -76,7 +76,7 @@ struct Acknowledgement {
 
 /// Mining gave a block up for now.
 #[derive(Serialize, ToSchema)]
-struct MiningFailed {
+pub(crate) struct MiningFailed {
     /// Nonces tried.
     attempts: u64,
 }

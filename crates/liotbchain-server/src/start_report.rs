@@ -9,7 +9,7 @@ use std::{
 
 use liotbchain_core::{
     BlockHash, Difficulty, Header, Root, Target,
-    mine::{self, ATTEMPTS_MAX},
+    mine::{self, ATTEMPTS_MAX, Kernel},
 };
 use liotbchain_node::{Ledger, LedgerConfig};
 
@@ -45,8 +45,8 @@ impl StartReport {
 /// Describes a ledger that is to be served at an address. Mines for a moment to say what a block will take.
 pub async fn start_report(ledger: &Ledger, address: SocketAddr) -> StartReport {
     let config = ledger.config();
-    let threads = config.mining_threads;
-    let measured = tokio::task::spawn_blocking(move || measure_mining(threads)).await;
+    let (kernel, threads) = (config.mining_kernel, config.mining_threads);
+    let measured = tokio::task::spawn_blocking(move || measure_mining(kernel, threads)).await;
     let attempts_per_second = measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
 
     let store = ledger.store();
@@ -64,7 +64,7 @@ pub async fn start_report(ledger: &Ledger, address: SocketAddr) -> StartReport {
 }
 
 /// Returns how many nonces are tried in a second.
-fn measure_mining(threads: usize) -> f64 {
+fn measure_mining(kernel: Kernel, threads: usize) -> f64 {
     let header = Header {
         prev_block_hash: BlockHash::ZERO,
         transactions_root: Root::ZERO,
@@ -78,7 +78,7 @@ fn measure_mining(threads: usize) -> f64 {
     let mut attempts = 1 << 16;
     loop {
         let started = Instant::now();
-        mine::mine(&header, attempts, threads, &AtomicBool::new(false))
+        mine::mine_with(kernel, &header, attempts, threads, &AtomicBool::new(false))
             .expect("the bits of a difficulty encode a target");
         let elapsed = started.elapsed();
         if elapsed >= MEASURED || attempts >= ATTEMPTS_MAX {
@@ -104,10 +104,11 @@ fn describe_difficulty(config: &LedgerConfig, attempts_per_second: f64) -> Strin
         threads => format!("{threads} threads"),
     };
     format!(
-        "difficulty  {}: {expected:.0} attempts a block on average, {} (measured {:.1} million a second with {threads})",
+        "difficulty  {}: {expected:.0} attempts a block on average, {} (measured {:.1} million a second with {threads}, {})",
         config.difficulty,
         Span(expected / attempts_per_second),
         attempts_per_second / 1e6,
+        config.mining_kernel,
     )
 }
 
@@ -197,11 +198,15 @@ mod tests {
 
     #[test]
     fn says_how_long_a_block_takes() {
-        let line =
-            |digits| describe_difficulty(&LedgerConfig { mining_threads: 2, ..config(digits, 1) }, 20e6);
+        let line = |digits| {
+            describe_difficulty(
+                &LedgerConfig { mining_threads: 2, mining_kernel: Kernel::PORTABLE, ..config(digits, 1) },
+                20e6,
+            )
+        };
         assert_eq!(
             line(2),
-            "difficulty  2: 256 attempts a block on average, less than 1 ms (measured 20.0 million a second with 2 threads)"
+            "difficulty  2: 256 attempts a block on average, less than 1 ms (measured 20.0 million a second with 2 threads, portable)"
         );
         assert!(line(4).contains(": 65537 attempts a block on average, about 3.3 ms ("), "{}", line(4));
         assert!(line(7).contains(" about 13 s ("), "{}", line(7));
@@ -211,6 +216,6 @@ mod tests {
 
     #[test]
     fn measures_mining() {
-        assert!(measure_mining(1) > 1_000.0);
+        assert!(measure_mining(Kernel::best(), 1) > 1_000.0);
     }
 }

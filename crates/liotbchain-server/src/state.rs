@@ -5,9 +5,17 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use liotbchain_http::{Edge, Limits};
 use liotbchain_node::Ledger;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use crate::{items, key_cache::KeyCache, load::Load, metrics::Metrics, router::router, validate::Validating};
+use crate::{
+    items,
+    key_cache::KeyCache,
+    load::Load,
+    metrics::Metrics,
+    router::router,
+    v1::{bounds::Bounds, events::Events},
+    validate::Validating,
+};
 
 /// What a receiver is told by its settings.
 #[derive(Debug, Clone)]
@@ -51,7 +59,11 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) keys: KeyCache,
     pub(crate) load: Load,
+    pub(crate) bounds: Bounds,
     pub(crate) validating: Validating,
+    pub(crate) events: Events,
+    /// Set once the receiver shuts down, for answers that would not end by themselves.
+    pub(crate) stopping: watch::Sender<bool>,
     pub(crate) metrics: Metrics,
     /// Ends with the receiver.
     _counting: JoinSet<()>,
@@ -63,15 +75,29 @@ impl Receiver {
         let metrics = Metrics::default();
         let mut counting = JoinSet::new();
         counting.spawn(metrics.clone().count_blocks(ledger.subscribe()));
+        let connections_max = config.limits.connections_max;
         Self(Arc::new(Shared {
             load: Load::new(config.limits.body_size_max),
+            bounds: Bounds::new(config.limits.body_size_max),
             config,
             ledger,
             keys: KeyCache::default(),
             validating: Validating::default(),
+            events: Events::new(connections_max),
+            stopping: watch::Sender::new(false),
             metrics,
             _counting: counting,
         }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+
+    /// Ends the answers that would go on for ever. New ones end at once.
+    pub fn stop(&self) {
+        self.0.stopping.send_replace(true);
     }
 
     /// Returns all routes, behind the checks at the door. [`liotbchain_http::serve`] must serve them: it keeps the

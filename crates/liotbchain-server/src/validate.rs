@@ -1,50 +1,164 @@
-//! `GET /validate`: every rule, over what is on disk.
+//! One validation at a time, of every rule over what is on disk, whoever asks for it: `GET /validate` here, and
+//! `/v1/validation`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
-use axum::{Json, extract::State};
-use liotbchain_core::{BlockHash, Height};
-use liotbchain_http::ErrorBody;
-use liotbchain_node::{Validation, validate};
+use axum::{Json, extract::State, http::StatusCode};
+use liotbchain_core::{BlockHash, Height, TimestampMs, check::Signatures};
+use liotbchain_http::{ApiError, ErrorBody};
+use liotbchain_node::{ValidateOptions, Validation, now_ms, validate_with};
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use utoipa::ToSchema;
 
 use crate::{error::ServerError, state::Shared};
 
 /// One validation at a time. Whoever asks while it runs gets its result too, and it ends whoever goes away.
 #[derive(Default)]
-pub(crate) struct Validating(Mutex<Option<watch::Receiver<Finished>>>);
+pub(crate) struct Validating(Arc<Mutex<Slot>>);
 
-/// None while the validation runs.
-type Finished = Option<Arc<Result<Validation, StoreError>>>;
+#[derive(Default)]
+struct Slot {
+    running: Option<Running>,
+    last: Option<Arc<Ended>>,
+}
+
+/// A validation that runs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) started_ms: TimestampMs,
+    /// Whether signatures are verified too.
+    pub(crate) signatures: bool,
+    progress: Arc<Progress>,
+    /// None while it runs.
+    ended: watch::Receiver<Option<Arc<Ended>>>,
+    cancel: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Progress {
+    blocks_done: AtomicU64,
+    height: AtomicU64,
+}
+
+/// A validation that is over.
+pub(crate) struct Ended {
+    pub(crate) started_ms: TimestampMs,
+    pub(crate) finished_ms: TimestampMs,
+    pub(crate) signatures: bool,
+    pub(crate) outcome: Outcome,
+}
+
+pub(crate) enum Outcome {
+    /// All of the chain was checked, up to the first fault.
+    Finished(Validation),
+    /// Somebody wanted no more of it.
+    Cancelled,
+    /// The store could not be read.
+    Failed(StoreError),
+    /// The program made a mistake.
+    Panicked,
+}
 
 impl Validating {
-    /// Returns the result of the validation that runs, or of a new one.
-    async fn result(
-        &self,
-        store: &Arc<dyn Store>,
-    ) -> Result<Arc<Result<Validation, StoreError>>, ServerError> {
-        let mut running = self.join(store);
-        let finished = running.wait_for(Option::is_some).await.ok().and_then(|finished| finished.clone());
-        finished.ok_or(ServerError::Internal("the validation failed"))
+    /// Returns what runs, and what ended last.
+    pub(crate) fn state(&self) -> (Option<Running>, Option<Arc<Ended>>) {
+        let slot = lock(&self.0);
+        (slot.running.clone(), slot.last.clone())
     }
 
-    fn join(&self, store: &Arc<dyn Store>) -> watch::Receiver<Finished> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its task holds the sender as long as it runs.
-        if let Some(running) = slot.as_ref().filter(|it| it.has_changed().is_ok()) {
-            return running.clone();
+    /// Returns the validation that runs, or starts one. The second value tells whether it was started.
+    pub(crate) fn start(&self, store: &Arc<dyn Store>, signatures: bool) -> (Running, bool) {
+        let mut slot = lock(&self.0);
+        if let Some(running) = &slot.running {
+            return (running.clone(), false);
         }
-        let (sender, running) = watch::channel(None);
-        let store = Arc::clone(store);
-        tokio::spawn(async move {
-            let result = validate(&store, |_, _| {}).await;
-            sender.send_replace(Some(Arc::new(result)));
-        });
-        slot.insert(running).clone()
+        let (sender, ended) = watch::channel(None);
+        let started_ms = now_ms();
+        let (progress, cancel) = Default::default();
+        let running = Running { started_ms, signatures, progress, ended, cancel };
+        tokio::spawn(running.clone().run(Arc::clone(store), Arc::clone(&self.0), sender));
+        (slot.running.insert(running).clone(), true)
     }
+
+    /// Cancels the validation that runs, if one does, and returns once it is over.
+    pub(crate) async fn cancel(&self) {
+        if let (Some(running), _) = self.state() {
+            running.cancel.notify_one();
+            running.ended().await;
+        }
+    }
+
+    /// Returns the end of the validation of everything that runs, or of a new one.
+    async fn result(&self, store: &Arc<dyn Store>) -> Option<Arc<Ended>> {
+        loop {
+            let (running, _) = self.start(store, true);
+            let ended = running.ended().await?;
+            if ended.signatures {
+                return Some(ended);
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Blocks done, and the height of the last block known.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        (load(&self.progress.blocks_done), load(&self.progress.height))
+    }
+
+    /// Waits until it is over. None only where the runtime shuts down.
+    async fn ended(mut self) -> Option<Arc<Ended>> {
+        self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone())
+    }
+
+    async fn run(
+        self,
+        store: Arc<dyn Store>,
+        slot: Arc<Mutex<Slot>>,
+        sender: watch::Sender<Option<Arc<Ended>>>,
+    ) {
+        // A task of its own, so that a panic in it is told and not waited for; it ends with the set.
+        let mut task = JoinSet::new();
+        let progress = Arc::clone(&self.progress);
+        let signatures = if self.signatures { Signatures::Checked } else { Signatures::Skipped };
+        task.spawn(async move {
+            let options = ValidateOptions { signatures, ..ValidateOptions::default() };
+            validate_with(&store, options, |done, height| {
+                progress.blocks_done.store(done, Ordering::Relaxed);
+                progress.height.store(height.into(), Ordering::Relaxed);
+            })
+            .await
+        });
+        let outcome = tokio::select! {
+            joined = task.join_next() => match joined {
+                Some(Ok(Ok(validation))) => Outcome::Finished(validation),
+                Some(Ok(Err(error))) => Outcome::Failed(error),
+                Some(Err(_)) | None => Outcome::Panicked,
+            },
+            () = self.cancel.notified() => Outcome::Cancelled,
+        };
+        if let Outcome::Failed(error) = &outcome {
+            tracing::error!(%error, "a validation broke off");
+        }
+        let Self { started_ms, signatures, .. } = self;
+        let ended = Arc::new(Ended { started_ms, finished_ms: now_ms(), signatures, outcome });
+        let mut slot = lock(&slot);
+        *slot = Slot { running: None, last: Some(Arc::clone(&ended)) };
+        sender.send_replace(Some(ended));
+    }
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The result of a validation.
@@ -126,15 +240,20 @@ impl From<&Validation> for ValidationResult {
 pub(crate) async fn get_validate(
     State(shared): State<Arc<Shared>>,
 ) -> Result<Json<ValidationResult>, ServerError> {
-    match shared.validating.result(shared.ledger.store()).await?.as_ref() {
-        Ok(validation) => Ok(Json(validation.into())),
-        Err(error) => Err(shared_error(error)),
+    let ended = shared.validating.result(shared.ledger.store()).await;
+    let ended = ended.ok_or(ServerError::Internal("the validation is gone"))?;
+    match &ended.outcome {
+        Outcome::Finished(validation) => Ok(Json(validation.into())),
+        // A store's error cannot be cloned, and everybody who asked is told of it.
+        Outcome::Failed(error) => Err(StoreError::Unavailable(error.to_string()).into()),
+        Outcome::Cancelled => Err(ServerError::Api(ApiError::failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "validation_cancelled",
+            "somebody cancelled the validation: ask again",
+            &"DELETE /v1/validation",
+        ))),
+        Outcome::Panicked => Err(ServerError::Internal("the validation failed")),
     }
-}
-
-/// A store's error cannot be cloned, and everybody who asked is told of it.
-fn shared_error(error: &StoreError) -> ServerError {
-    StoreError::Unavailable(error.to_string()).into()
 }
 
 #[cfg(test)]
@@ -143,14 +262,42 @@ mod tests {
 
     use super::*;
 
+    fn empty() -> (Arc<dyn Store>, Validating) {
+        (Arc::new(MemoryStore::default()), Validating::default())
+    }
+
     #[tokio::test]
     async fn one_validation_runs_at_a_time_and_a_later_one_is_new() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let validating = Validating::default();
+        let (store, validating) = empty();
         // Nothing is awaited in between, so the first cannot be done.
-        let (first, second) = (validating.join(&store), validating.join(&store));
-        assert!(first.same_channel(&second));
-        assert!(validating.result(&store).await.unwrap().is_ok());
-        assert!(!validating.join(&store).same_channel(&first));
+        let (first, second) = (validating.start(&store, true), validating.start(&store, true));
+        assert_eq!((first.1, second.1), (true, false));
+        assert!(first.0.ended.same_channel(&second.0.ended));
+        let ended = validating.result(&store).await.unwrap();
+        assert!(matches!(ended.outcome, Outcome::Finished(_)));
+        let (running, last) = validating.state();
+        assert!(running.is_none());
+        assert!(Arc::ptr_eq(&last.unwrap(), &ended));
+        assert!(validating.start(&store, true).1);
+    }
+
+    #[tokio::test]
+    async fn who_wants_signatures_verified_waits_for_a_validation_of_them() {
+        let (store, validating) = empty();
+        let (without, _) = validating.start(&store, false);
+        let with = validating.result(&store).await.unwrap();
+        assert!(with.signatures);
+        assert!(!without.ended().await.unwrap().signatures);
+    }
+
+    #[tokio::test]
+    async fn a_validation_that_is_cancelled_makes_room_for_another() {
+        let (store, validating) = empty();
+        let (running, _) = validating.start(&store, true);
+        validating.cancel().await;
+        assert!(matches!(running.ended().await.unwrap().outcome, Outcome::Cancelled));
+        assert!(validating.state().0.is_none());
+        // Nothing runs: nothing to do.
+        validating.cancel().await;
     }
 }

@@ -105,7 +105,7 @@ pub(crate) fn decode_and_verify(
     keys: &KeyCache,
 ) -> Result<Vec<NewTransaction>, ServerError> {
     let (count, mut listed, items) = match items::decode(body, limits) {
-        Ok(items) => (items.len(), Vec::new(), items.into_iter().enumerate().collect()),
+        Ok(items) => (items.len(), Vec::new(), items.into_iter().enumerate().collect::<Vec<_>>()),
         // The answer names all items at fault, so those whose structure is sound are verified too.
         Err(ItemsError::InvalidItems { count, listed, .. }) => {
             let faults = listed.into_iter().map(|it| (it.index, Fault::from(it.fault)));
@@ -113,14 +113,25 @@ pub(crate) fn decode_and_verify(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut transactions = Vec::with_capacity(items.len());
-    for (index, item) in items {
+    let mut transactions: Vec<NewTransaction> = Vec::with_capacity(items.len());
+    let mut last: Option<(&str, PublicKey)> = None;
+    for (index, item) in &items {
         if listed.len() >= LISTED_MAX {
             break;
         }
-        match verify_item(&item, limits.payload_size_max, keys) {
+        // Mostly, one device sends one list.
+        let key = match last.take().filter(|(text, _)| *text == item.public_key) {
+            Some((_, key)) => Ok(key),
+            None => keys.read(&item.public_key),
+        };
+        let verified = key.map_err(Fault::from).and_then(|key| {
+            let verified = verify_item(item, limits.payload_size_max, &key);
+            last = Some((&item.public_key, key));
+            verified
+        });
+        match verified {
             Ok(transaction) => transactions.push(transaction),
-            Err(fault) => listed.push((index, fault)),
+            Err(fault) => listed.push((*index, fault)),
         }
     }
     if listed.is_empty() {
@@ -153,9 +164,8 @@ fn sound_items(body: &[u8], limits: Limits) -> Vec<(usize, Item<'_>)> {
 
 /// What verified is what the chain keeps: the text as it was sent, or else Python's text of it, which clients of the
 /// original sign.
-fn verify_item(item: &Item<'_>, payload_size_max: usize, keys: &KeyCache) -> Result<NewTransaction, Fault> {
-    let key = keys.read(&item.public_key)?;
-    let statement = match verify_text(item.data, item, &key) {
+fn verify_item(item: &Item<'_>, payload_size_max: usize, key: &PublicKey) -> Result<NewTransaction, Fault> {
+    let statement = match verify_text(item.data, item, key) {
         Ok(statement) => {
             check_unambiguous(item.data).map_err(Fault::Ambiguous)?;
             statement
@@ -167,11 +177,11 @@ fn verify_item(item: &Item<'_>, payload_size_max: usize, keys: &KeyCache) -> Res
                 key.verify(python.as_bytes(), &item.signature).map_err(|_| fault)?;
                 return Err(Fault::PythonFormTooLarge { size: python.len(), size_max: payload_size_max });
             }
-            verify_text(&python, item, &key)?
+            verify_text(&python, item, key)?
         }
         Err(fault) => return Err(fault),
     };
-    Ok(NewTransaction { statement, public_key: Some(key) })
+    Ok(NewTransaction { statement, public_key: Some(key.clone()) })
 }
 
 fn verify_text(text: &str, item: &Item<'_>, key: &PublicKey) -> Result<VerifiedStatement, Fault> {

@@ -59,6 +59,10 @@ pub trait Store: Send + Sync {
     /// Returns the status of each id, none where it is not known.
     async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError>;
 
+    /// Returns ids that are known, pending and sealed, in their order from `from` on, as the index that finds a
+    /// transaction by its id has them: for a validation, to see that it has all. A damaged index may have one twice.
+    async fn ids(&self, from: TransactionId, limit: u32) -> Result<Vec<TransactionId>, StoreError>;
+
     /// Returns pending transactions in the order of their arrival, the oldest first.
     async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError>;
 
@@ -71,6 +75,9 @@ pub trait Store: Send + Sync {
         ids: &[TransactionId],
     ) -> Result<HashMap<TransactionId, Statement>, StoreError>;
 
+    /// Returns a transaction with its place, if its id is known.
+    async fn transaction(&self, id: TransactionId) -> Result<Option<StoredTransaction>, StoreError>;
+
     /// Returns for each key how many transactions the best chain holds; 0 for a key that it does not know.
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError>;
 
@@ -80,6 +87,13 @@ pub trait Store: Send + Sync {
     ///
     /// [`StoreError::Corrupt`] where a stored key is none.
     async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError>;
+
+    /// Returns the public keys that are known in the order of their ids, from the first behind `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] where a stored key is none.
+    async fn keys(&self, after: Option<KeyId>, limit: u32) -> Result<Vec<KnownKey>, StoreError>;
 
     /// Makes public keys known, for blocks that come from elsewhere.
     async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError>;
@@ -107,7 +121,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StoreError::TipMoved`] and [`StoreError::RightLost`], with nothing changed.
+    /// [`StoreError::TipMoved`], [`StoreError::RightLost`] and [`StoreError::AlreadySealed`], with nothing changed.
     async fn commit(
         &self,
         right: &Right,
@@ -117,7 +131,7 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Returns blocks of the best chain from a height upwards: at least one if there is any, at most `limit`, and no
-    /// more after `bytes` bytes of payload were read, so that memory is bounded. All from one snapshot.
+    /// more after transactions of `bytes` bytes were read, so that memory is bounded. All from one snapshot.
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError>;
 
     /// Returns the height of a block of the best chain.
@@ -125,6 +139,13 @@ pub trait Store: Send + Sync {
 
     /// Returns the canonical bytes of a block that is not on the best chain.
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Returns when another process may have changed the store: admitted transactions, or moved the best chain. May
+    /// return for nothing; a change may go unsaid while a connection is down, so callers also look from time to time.
+    async fn changed(&self) {
+        // Where one process has the store, there is no other.
+        std::future::pending().await
+    }
 
     /// Closes the store: waits for what is being written, and frees files and connections.
     async fn close(&self);
@@ -177,6 +198,35 @@ pub struct Pending {
     pub received_ms: TimestampMs,
 }
 
+/// A transaction as its row says, unchecked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTransaction {
+    /// What was said.
+    pub statement: Statement,
+    /// When it was first admitted; the block's timestamp where it came in a block.
+    pub received_ms: TimestampMs,
+    /// Its place on the best chain, none while it waits.
+    pub place: Option<Place>,
+    /// Its number among all of its key, none while it waits.
+    pub sequence: Option<u64>,
+}
+
+/// Returns the bytes that a transaction takes in memory, about: beside its payload and signature there are its ids and
+/// what allocations cost.
+pub(crate) fn size_in_memory(statement: &Statement) -> usize {
+    const REST: usize = 256;
+    statement.payload.len() + statement.signature.len() + REST
+}
+
+/// A public key that the store knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKey {
+    /// The key.
+    pub public_key: PublicKey,
+    /// How many of its transactions the best chain holds.
+    pub transactions: u64,
+}
+
 /// The right to seal: one holder at a time moves the best chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
@@ -219,6 +269,9 @@ pub enum StoreError {
     /// Another holder or epoch has the right to seal.
     #[error("the right to seal was lost to another receiver")]
     RightLost,
+    /// A transaction of the blocks to connect stands on the best chain already.
+    #[error("a transaction of the blocks to connect stands on the chain already")]
+    AlreadySealed,
     /// A chain is kept already.
     #[error("the store holds a chain already")]
     AlreadyCreated,

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,7 +19,10 @@ use liotbchain_core::{
     rules,
 };
 
-use crate::{Admitted, NewTransaction, Pending, Place, Right, Status, Store, StoreError, StoredBlock};
+use crate::{
+    Admitted, KnownKey, NewTransaction, Pending, Place, Right, Status, Store, StoreError, StoredBlock,
+    StoredTransaction, size_in_memory,
+};
 
 /// Keeps a chain in memory.
 #[derive(Default)]
@@ -26,7 +30,7 @@ pub struct MemoryStore(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    keys: HashMap<KeyId, Key>,
+    keys: BTreeMap<KeyId, Key>,
     transactions: HashMap<TransactionId, Row>,
     /// By arrival.
     pending: BTreeMap<u64, TransactionId>,
@@ -144,7 +148,7 @@ impl State {
                 self.check_key(&block.transactions()[position].key_id())?;
                 let stays = |row: &Row| row.place.is_some_and(|(height, _)| (height as usize) < keep);
                 if !ids.insert(id) || self.transactions.get(&id).is_some_and(stays) {
-                    return Err(StoreError::Corrupt(format!("id {id} stands on the chain already")));
+                    return Err(StoreError::AlreadySealed);
                 }
             }
         }
@@ -282,6 +286,13 @@ impl Store for MemoryStore {
         Ok(ids.iter().map(|id| state.status(id)).collect())
     }
 
+    async fn ids(&self, from: TransactionId, limit: u32) -> Result<Vec<TransactionId>, StoreError> {
+        let mut ids: Vec<_> = self.state().transactions.keys().filter(|id| **id >= from).copied().collect();
+        ids.sort_unstable();
+        ids.truncate(limit as usize);
+        Ok(ids)
+    }
+
     async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
         let state = self.state();
         let pending = state.pending.values().take(limit as usize);
@@ -302,6 +313,23 @@ impl Store for MemoryStore {
         Ok(found.collect())
     }
 
+    async fn transaction(&self, id: TransactionId) -> Result<Option<StoredTransaction>, StoreError> {
+        let state = self.state();
+        let (Some(row), Some(status)) = (state.transactions.get(&id), state.status(&id)) else {
+            return Ok(None);
+        };
+        let place = match status {
+            Status::Pending => None,
+            Status::Sealed(place) => Some(place),
+        };
+        let sequence = place.and_then(|place| {
+            let block = state.blocks.get(place.height as usize)?;
+            Some(block.block.transactions.get(place.position as usize)?.sequence)
+        });
+        let (statement, received_ms) = (row.statement.as_ref().clone(), row.received_ms);
+        Ok(Some(StoredTransaction { statement, received_ms, place, sequence }))
+    }
+
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
         let state = self.state();
         Ok(key_ids.iter().map(|id| (*id, state.keys.get(id).map_or(0, |key| key.transactions))).collect())
@@ -310,6 +338,15 @@ impl Store for MemoryStore {
     async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError> {
         let state = self.state();
         Ok(key_ids.iter().filter_map(|id| Some((*id, state.keys.get(id)?.public_key.clone()?))).collect())
+    }
+
+    async fn keys(&self, after: Option<KeyId>, limit: u32) -> Result<Vec<KnownKey>, StoreError> {
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = state.keys.range((from, Bound::Unbounded)).filter_map(|(_, key)| {
+            Some(KnownKey { public_key: key.public_key.clone()?, transactions: key.transactions })
+        });
+        Ok(known.take(limit as usize).collect())
     }
 
     async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError> {
@@ -386,7 +423,7 @@ impl Store for MemoryStore {
         for block in state.blocks.iter().skip(from as usize).take(limit as usize) {
             let statements =
                 block.block.transactions.iter().filter_map(|transaction| transaction.statement());
-            read += statements.map(|statement| statement.payload.len()).sum::<usize>();
+            read += statements.map(|statement| size_in_memory(statement)).sum::<usize>();
             blocks.push(block.clone());
             if read >= bytes {
                 break;

@@ -10,15 +10,19 @@
 //! `pool_mode = session`).
 //!
 //! **Addresses** are a URL or libpq's `key=value` pairs, with several hosts where a standby may take over; the one that
-//! can be written is used. `sslmode=require` takes only a server whose certificate names this host and leads to a root
+//! can be written is used. A password that is not in it is taken from `PGPASSWORD` or the password file. `sslmode=require` takes only a server whose certificate names this host and leads to a root
 //! that the operating system trusts (or `SSL_CERT_FILE` names); `prefer`, the default, encrypts where it can and verifies
 //! nothing; `disable` does neither.
 
 mod address;
 mod admission;
 mod advance;
+mod channel;
+mod connection;
 mod connector;
 mod fault;
+mod front;
+mod password;
 mod reader;
 mod row;
 mod schema;
@@ -40,12 +44,16 @@ use tokio_postgres::Row;
 
 use self::{
     address::Address,
+    channel::Channel,
     connector::Connector,
     fault::Failure,
+    front::Front,
+    password::Passwords,
     session::{Parameters, Session, deadline},
 };
 use crate::{
-    Admitted, NewTransaction, OpenOptions, Pending, Place, Right, Status, Store, StoreError, StoredBlock,
+    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, Place, Right, Status, Store, StoreError,
+    StoredBlock, StoredTransaction,
 };
 
 /// Connections of one store: what keeps a small server busy, and leaves room for others under the usual limit of 100.
@@ -60,6 +68,8 @@ const RIGHT_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A chain in PostgreSQL, in the schema `liotbchain`.
 pub struct PostgresStore {
     pool: Pool<Connector>,
+    channel: Channel,
+    front: Front,
     timeout: Duration,
     notice: Option<String>,
 }
@@ -72,10 +82,13 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`] where the server cannot be reached; [`StoreError::Config`] where the address, the login
     /// or the server's settings must be changed; [`StoreError::Newer`].
     pub async fn open(database_url: &str, options: &OpenOptions) -> Result<Self, StoreError> {
-        let connector = Connector::new(Address::parse(database_url, options.timeout)?, options)?;
+        let address = Address::parse(database_url, &Passwords::load(), options.timeout)?;
+        let connector = Connector::new(address, options)?;
         let pool = Pool::builder(connector).max_size(CONNECTIONS_MAX).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let mut store = Self { pool, timeout: options.timeout, notice: None };
+        let channel = Channel::new(pool.clone(), options.timeout);
+        let front = Front::default();
+        let mut store = Self { pool, channel, front, timeout: options.timeout, notice: None };
         let session = store.session().await?;
         match schema::migrate(&session).await {
             Ok(()) => session.commit().await?,
@@ -116,6 +129,7 @@ impl PostgresStore {
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Failure> {
         let session = Session::open(&self.pool, until).await?;
+        session.settle().await?;
         let mut attempt = 1;
         loop {
             match session.write(sql, parameters).await {
@@ -131,11 +145,13 @@ impl PostgresStore {
         }
     }
 
-    /// Returns the status of each id of a list that is known.
+    /// Returns the status of each id of a list that is known, to be acknowledged. What was not committed here, or is in
+    /// doubt, is confirmed by the standby first.
     async fn statuses(
         &self,
         until: Instant,
         ids: &[&[u8]],
+        confirm: bool,
     ) -> Result<HashMap<TransactionId, Status>, Failure> {
         let sql = "SELECT t.id, t.height, t.position, b.hash
                    FROM unnest($1::bytea[]) AS i (id)
@@ -143,6 +159,10 @@ impl PostgresStore {
                    LEFT JOIN liotbchain.blocks b ON b.height = t.height";
         let session = Session::open(&self.pool, until).await?;
         let rows = session.query(sql, &[&ids]).await?;
+        match confirm {
+            true => session.confirm().await?,
+            false => session.settle().await?,
+        }
         session.finish();
         let mut statuses = HashMap::with_capacity(rows.len());
         for row in &rows {
@@ -197,7 +217,9 @@ impl Store for PostgresStore {
         let session = self.session().await?;
         session.begin_snapshot().await?;
         let branch = reader::load_branch(&session).await?;
-        session.roll_back().await;
+        session.batch("ROLLBACK").await?;
+        session.settle().await?;
+        session.finish();
         Ok(branch)
     }
 
@@ -206,18 +228,32 @@ impl Store for PostgresStore {
         transactions: &[NewTransaction],
         now_ms: TimestampMs,
     ) -> Result<Admitted, StoreError> {
-        admission::admit(self, transactions, now_ms).await
+        let admitted = admission::admit(self, transactions, now_ms).await?;
+        if admitted.new > 0 {
+            self.channel.announce();
+        }
+        Ok(admitted)
     }
 
     async fn look_up(&self, ids: &[TransactionId]) -> Result<Vec<Option<Status>>, StoreError> {
         let list: Vec<&[u8]> = ids.iter().map(|id| &id.0[..]).collect();
-        let statuses = self.statuses(deadline(self.timeout), &list).await?;
+        let statuses = self.statuses(deadline(self.timeout), &list, false).await?;
         Ok(ids.iter().map(|id| statuses.get(id).copied()).collect())
     }
 
+    async fn ids(&self, from: TransactionId, limit: u32) -> Result<Vec<TransactionId>, StoreError> {
+        let sql = "SELECT id FROM liotbchain.transactions WHERE id >= $1 ORDER BY id LIMIT $2";
+        self.read(sql, &[&from.0.as_slice(), &i64::from(limit)]).await?.iter().map(row::id).collect()
+    }
+
     async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
-        let sql = "SELECT id, received_ms FROM liotbchain.transactions WHERE height IS NULL ORDER BY arrival LIMIT $1";
-        let rows = self.read(sql, &[&i64::from(limit)]).await?;
+        let sql = "SELECT arrival, id, received_ms FROM liotbchain.transactions
+                   WHERE height IS NULL AND arrival >= $2 ORDER BY arrival LIMIT $1";
+        let begin = self.front.begin_list(std::time::Instant::now());
+        let rows = self.read(sql, &[&i64::from(limit), &begin]).await?;
+        if let Some(oldest) = rows.first() {
+            self.front.found(row::column(oldest, "arrival")?);
+        }
         let pending =
             |row| Ok(Pending { id: row::id(row)?, received_ms: row::unsigned(row, "received_ms")? });
         rows.iter().map(pending).collect()
@@ -226,9 +262,10 @@ impl Store for PostgresStore {
     async fn pending_count(&self, limit: u64) -> Result<u64, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = "SELECT count(*) FROM (
-                       SELECT FROM liotbchain.transactions WHERE height IS NULL LIMIT $1
+                       SELECT FROM liotbchain.transactions WHERE height IS NULL AND arrival >= $2 LIMIT $1
                    ) AS waiting";
-        let rows = self.read(sql, &[&limit]).await?;
+        let begin = self.front.begin_count(std::time::Instant::now());
+        let rows = self.read(sql, &[&limit, &begin]).await?;
         Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
     }
 
@@ -243,6 +280,15 @@ impl Store for PostgresStore {
                    LEFT JOIN liotbchain.keys k ON k.key = t.key";
         let rows = self.read(sql, &[&list]).await?;
         rows.iter().map(|row| Ok((row::id(row)?, row::statement(row)?))).collect()
+    }
+
+    async fn transaction(&self, id: TransactionId) -> Result<Option<StoredTransaction>, StoreError> {
+        let sql =
+            "SELECT t.height, t.position, t.sequence, t.received_ms, t.payload, t.signature, k.key_id, b.hash
+                   FROM liotbchain.transactions t LEFT JOIN liotbchain.keys k ON k.key = t.key
+                   LEFT JOIN liotbchain.blocks b ON b.height = t.height WHERE t.id = $1";
+        let rows = self.read(sql, &[&&id.0[..]]).await?;
+        rows.first().map(stored_transaction).transpose()
     }
 
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
@@ -263,6 +309,19 @@ impl Store for PostgresStore {
                    JOIN liotbchain.keys k ON k.key_id = i.key_id WHERE k.spki IS NOT NULL";
         let rows = self.read(sql, &[&list]).await?;
         rows.iter().map(public_key).collect()
+    }
+
+    async fn keys(&self, after: Option<KeyId>, limit: u32) -> Result<Vec<KnownKey>, StoreError> {
+        let sql = "SELECT key_id, spki, transactions FROM liotbchain.keys
+                   WHERE key_id > $1 AND spki IS NOT NULL ORDER BY key_id LIMIT $2";
+        // No id is empty, so the first one stands behind the empty one.
+        let after = after.as_ref().map_or(&[][..], |key_id| &key_id.0);
+        let rows = self.read(sql, &[&after, &i64::from(limit)]).await?;
+        let known = |row| {
+            let (_, public_key) = public_key(row)?;
+            Ok(KnownKey { public_key, transactions: row::unsigned(row, "transactions")? })
+        };
+        rows.iter().map(known).collect()
     }
 
     async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError> {
@@ -298,7 +357,9 @@ impl Store for PostgresStore {
     async fn release_right(&self, right: &Right) -> Result<(), StoreError> {
         let sql = "UPDATE liotbchain.seal_right SET holder = NULL, expires = '-infinity'
                    WHERE singleton AND holder = $1 AND epoch = $2";
-        self.write(sql, &[&right.holder, &right.epoch.cast_signed()]).await.map(drop)
+        self.write(sql, &[&right.holder, &right.epoch.cast_signed()]).await?;
+        self.channel.announce();
+        Ok(())
     }
 
     async fn commit(
@@ -312,9 +373,18 @@ impl Store for PostgresStore {
         let mut attempt = 1;
         loop {
             let session = Session::open(&self.pool, until).await?;
+            session.settle().await?;
             session.begin().await?;
             match advance::advance(&session, right, expected_tip, disconnect, connect).await {
-                Ok(()) => return Ok(session.commit().await?),
+                Ok(()) => {
+                    let committed = session.commit().await;
+                    if disconnect > 0 {
+                        self.front.forget();
+                    }
+                    committed?;
+                    self.channel.announce();
+                    return Ok(());
+                }
                 Err(Failure::Fault(fault)) if attempt < ATTEMPTS_MAX && fault.is_conflict() => attempt += 1,
                 Err(Failure::Fault(fault)) => return Err(fault.into()),
                 Err(Failure::Refused(error)) => {
@@ -344,7 +414,12 @@ impl Store for PostgresStore {
         rows.first().map(|row| row::column(row, "bytes")).transpose()
     }
 
+    async fn changed(&self) {
+        self.channel.changed().await;
+    }
+
     async fn close(&self) {
+        self.channel.close().await;
         self.pool.close();
         // A connection in use is closed when its operation ends, which it does by its deadline.
         let until = deadline(self.timeout);
@@ -357,6 +432,15 @@ impl Store for PostgresStore {
             tracing::warn!("closing PostgreSQL while an operation is not ended");
         }
     }
+}
+
+fn stored_transaction(row: &Row) -> Result<StoredTransaction, StoreError> {
+    let (place, sequence) = match status(row)? {
+        Status::Pending => (None, None),
+        Status::Sealed(place) => (Some(place), Some(row::unsigned(row, "sequence")?)),
+    };
+    let (statement, received_ms) = (row::statement(row)?, row::unsigned(row, "received_ms")?);
+    Ok(StoredTransaction { statement, received_ms, place, sequence })
 }
 
 fn public_key(row: &Row) -> Result<(KeyId, PublicKey), StoreError> {

@@ -32,7 +32,10 @@ use liotbchain_core::{
 };
 use tokio::task;
 
-use crate::{Admitted, NewTransaction, OpenOptions, Pending, Right, Status, Store, StoreError, StoredBlock};
+use crate::{
+    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, Right, Status, Store, StoreError, StoredBlock,
+    StoredTransaction,
+};
 use connection::Place;
 use readers::Readers;
 use writer::WriterHandle;
@@ -107,6 +110,10 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::look_up(connection, &ids)).await
     }
 
+    async fn ids(&self, from: TransactionId, limit: u32) -> Result<Vec<TransactionId>, StoreError> {
+        self.readers.read(move |connection| rows::ids(connection, from, limit)).await
+    }
+
     async fn pending(&self, limit: u32) -> Result<Vec<Pending>, StoreError> {
         self.readers.read(move |connection| rows::pending(connection, limit)).await
     }
@@ -123,6 +130,10 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::statements(connection, &ids)).await
     }
 
+    async fn transaction(&self, id: TransactionId) -> Result<Option<StoredTransaction>, StoreError> {
+        self.readers.read(move |connection| rows::transaction(connection, id)).await
+    }
+
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
         let key_ids = key_ids.to_vec();
         self.readers.read(move |connection| rows::next_sequences(connection, &key_ids)).await
@@ -131,6 +142,10 @@ impl Store for SqliteStore {
     async fn public_keys(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, PublicKey>, StoreError> {
         let key_ids = key_ids.to_vec();
         self.readers.read(move |connection| rows::public_keys(connection, &key_ids)).await
+    }
+
+    async fn keys(&self, after: Option<KeyId>, limit: u32) -> Result<Vec<KnownKey>, StoreError> {
+        self.readers.read(move |connection| rows::keys(connection, after, limit)).await
     }
 
     async fn add_keys(&self, keys: &[PublicKey]) -> Result<(), StoreError> {

@@ -4,9 +4,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap_complete::Shell;
 use liotbchain_core::Height;
 
+use crate::bench_command::Plan;
 use crate::settings::{Kind, Role, Setting, TABLE, Texts};
 
 /// What somebody asked for.
@@ -29,14 +31,22 @@ pub enum Task {
     KeysGenerate { out: Option<PathBuf> },
     KeysShow { file: Option<PathBuf> },
     ChainShow { from: Option<Height>, limit: Option<u32> },
-    ChainValidate,
+    ChainValidate { skip_signatures: bool },
     ChainExport { out: PathBuf, force: bool },
     ChainImport { file: PathBuf },
     ConfigShow,
     ConfigCheck,
+    Bench(Plan),
+    Completions { shell: Shell },
+    Man { out: Option<PathBuf> },
 }
 
 impl Task {
+    /// Tells whether it runs until it is stopped, so that its log may have a file.
+    pub fn is_server(&self) -> bool {
+        matches!(self, Self::Demo | Self::Receiver | Self::Sender)
+    }
+
     /// Returns the family whose settings the command takes.
     pub fn role(&self) -> Role {
         match self {
@@ -45,10 +55,12 @@ impl Task {
             Self::Sender => Role::Sender,
             Self::KeysGenerate { .. } | Self::KeysShow { .. } => Role::Keys,
             Self::ChainShow { .. }
-            | Self::ChainValidate
+            | Self::ChainValidate { .. }
             | Self::ChainExport { .. }
             | Self::ChainImport { .. } => Role::Chain,
             Self::ConfigShow | Self::ConfigCheck => Role::Config,
+            Self::Bench(_) => Role::Bench,
+            Self::Completions { .. } | Self::Man { .. } => unreachable!("they are done without settings"),
         }
     }
 }
@@ -68,6 +80,11 @@ impl Invocation {
             "demo" => (Task::Demo, command),
             "receiver" => (Task::Receiver, command),
             "sender" => (Task::Sender, command),
+            "bench" => (Task::Bench(Plan::take(&mut command)), command),
+            "completions" => {
+                (Task::Completions { shell: command.remove_one("shell").expect("clap asks for it") }, command)
+            }
+            "man" => (Task::Man { out: command.remove_one("out") }, command),
             family => {
                 let (name, mut leaf) = command.remove_subcommand().expect("clap asks for a command");
                 let task = match (family, name.as_str()) {
@@ -76,7 +93,9 @@ impl Invocation {
                     ("chain", "show") => {
                         Task::ChainShow { from: leaf.remove_one("from"), limit: leaf.remove_one("limit") }
                     }
-                    ("chain", "validate") => Task::ChainValidate,
+                    ("chain", "validate") => {
+                        Task::ChainValidate { skip_signatures: leaf.get_flag("skip-signatures") }
+                    }
                     ("chain", "export") => {
                         let force = leaf.get_flag("force");
                         Task::ChainExport { out: take_path(&mut leaf, "out"), force }
@@ -162,12 +181,20 @@ pub fn command() -> Command {
                         )
                     }),
                 )
-                .subcommand(json(leaf(
-                    "validate",
-                    "Checks every rule of every block, and names the first fault",
-                    Role::Chain,
-                    "liotbchain chain validate",
-                )))
+                .subcommand(
+                    json(leaf(
+                        "validate",
+                        "Checks every rule of every block, and names the first fault",
+                        Role::Chain,
+                        "liotbchain chain validate",
+                    ))
+                    .arg(
+                        Arg::new("skip-signatures")
+                            .long("skip-signatures")
+                            .action(ArgAction::SetTrue)
+                            .help("Checks no signature, which is most of the work, but all else"),
+                    ),
+                )
                 .subcommand(
                     json(leaf(
                         "export",
@@ -208,6 +235,35 @@ pub fn command() -> Command {
                     "liotbchain config check --difficulty 4",
                 ))),
         )
+        .subcommand(json(Plan::arguments(
+            leaf(
+                "bench",
+                "Sends signed readings to a receiver as fast as it takes them, and measures",
+                Role::Bench,
+                "liotbchain bench --connections 8 --batch 100 --seconds 10",
+            )
+            .mut_arg("RECEIVER_URL", |url| {
+                url.visible_alias("url").hide_short_help(false).help("The receiver to measure")
+            }),
+        )))
+        .subcommand(
+            Command::new("completions")
+                .about("Writes the script by which a shell completes the commands and flags of liotbchain")
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)))
+                .after_help("Example:\n  source <(liotbchain completions bash)"),
+        )
+        .subcommand(
+            Command::new("man")
+                .about("Writes the manual page of liotbchain, or those of all commands into a folder")
+                .arg(
+                    path("out")
+                        .long("out")
+                        .value_name("FOLDER")
+                        .value_hint(ValueHint::DirPath)
+                        .help("Folder to write all pages to; it is made where it is missing"),
+                )
+                .after_help("Example:\n  liotbchain man --out ~/.local/share/man/man1"),
+        )
         .after_help("Example:\n  liotbchain demo\n\n`liotbchain COMMAND --help` shows a command's settings.")
 }
 
@@ -241,6 +297,7 @@ fn setting_flag(setting: &Setting) -> Option<Arg> {
         .allow_negative_numbers(true);
     Some(match setting.kind {
         Kind::Bool => flag.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Kind::Path => flag.value_hint(ValueHint::AnyPath),
         _ => flag,
     })
 }
@@ -250,7 +307,7 @@ fn json(command: Command) -> Command {
 }
 
 fn path(name: &'static str) -> Arg {
-    Arg::new(name).value_name("FILE").value_parser(value_parser!(PathBuf))
+    Arg::new(name).value_name("FILE").value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath)
 }
 
 fn number(name: &'static str, value_name: &'static str, min: i64) -> Arg {
@@ -286,12 +343,17 @@ mod tests {
             ("liotbchain keys show a.pem", Task::KeysShow { file: Some("a.pem".into()) }),
             ("liotbchain chain show", Task::ChainShow { from: None, limit: None }),
             ("liotbchain chain show --from 0 --limit 1", Task::ChainShow { from: Some(0), limit: Some(1) }),
-            ("liotbchain chain validate", Task::ChainValidate),
+            ("liotbchain chain validate", Task::ChainValidate { skip_signatures: false }),
+            ("liotbchain chain validate --skip-signatures", Task::ChainValidate { skip_signatures: true }),
             ("liotbchain chain export --out -", Task::ChainExport { out: "-".into(), force: false }),
             ("liotbchain chain export --out a --force", Task::ChainExport { out: "a".into(), force: true }),
             ("liotbchain chain import a.ndjson", Task::ChainImport { file: "a.ndjson".into() }),
             ("liotbchain config show", Task::ConfigShow),
             ("liotbchain config check", Task::ConfigCheck),
+            ("liotbchain bench", Task::Bench(Plan::default())),
+            ("liotbchain completions bash", Task::Completions { shell: Shell::Bash }),
+            ("liotbchain man", Task::Man { out: None }),
+            ("liotbchain man --out man1", Task::Man { out: Some("man1".into()) }),
         ] {
             assert_eq!(parse(line).unwrap().task, task, "{line}");
         }

@@ -2,13 +2,20 @@
 //!
 //! Standard output carries data only; everything said to people goes to standard error.
 
+mod bench_command;
 mod chain_command;
 mod cli;
+mod completions_command;
 mod config_command;
 mod data_dir;
 mod demo_command;
 mod failure;
 mod keys_command;
+mod log;
+mod log_file;
+mod log_queue;
+mod man_command;
+mod open_files;
 mod opening;
 mod output;
 mod program;
@@ -19,17 +26,12 @@ mod settings;
 mod stop;
 mod utc;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-
-use tracing::Level;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
 
 use cli::{Invocation, Task};
 use failure::Failure;
 use program::Program;
-use settings::{Configuration, LogFormat, Settings, Sources};
+use settings::{Configuration, Settings, Sources};
 
 fn main() -> ExitCode {
     let invocation = Invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -41,6 +43,12 @@ fn main() -> ExitCode {
 
 fn run(invocation: Invocation) -> Result<(), Failure> {
     let Invocation { task, json, flags } = invocation;
+    // These two say what the program is, whatever is wrong with its settings.
+    match &task {
+        Task::Completions { shell } => return completions_command::run(*shell),
+        Task::Man { out } => return man_command::run(out.as_deref()),
+        _ => {}
+    }
     let sources = Sources::of_process(flags)
         .map_err(|error| Failure::failed(format!("the working directory cannot be read: {error}")))?;
     let configuration = Configuration::read(&sources);
@@ -54,7 +62,7 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
     }
     let program = Program::of_process(&configuration);
     let settings = Settings::from_configuration(configuration, task.role())?;
-    start_log(&settings, &task);
+    let _log = log::start(&settings, &task);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -73,28 +81,14 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::KeysGenerate { out } => keys_command::generate(settings, out, json),
         Task::KeysShow { file } => keys_command::show(settings, file, json),
         Task::ChainShow { from, limit } => chain_command::show(settings, from, limit, json).await,
-        Task::ChainValidate => chain_command::validate(settings, json).await,
+        Task::ChainValidate { skip_signatures } => {
+            chain_command::validate(settings, skip_signatures, json).await
+        }
         Task::ChainExport { out, force } => chain_command::export(settings, &out, force, json).await,
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
-        Task::ConfigShow | Task::ConfigCheck => unreachable!("they need no settings that are in order"),
+        Task::Bench(plan) => bench_command::run(settings, &plan, json).await,
+        Task::ConfigShow | Task::ConfigCheck | Task::Completions { .. } | Task::Man { .. } => {
+            unreachable!("they need no settings that are in order")
+        }
     }
-}
-
-/// Sends the log to standard error. Other crates are heard from `warn` on, and in full at `trace`: what a user raises
-/// the level for is what this program does.
-fn start_log(settings: &Settings, task: &Task) {
-    let level = match (task, settings.log_level) {
-        // The demo itself shows what happens.
-        (Task::Demo, Level::INFO) => LevelFilter::WARN,
-        (_, level) => LevelFilter::from_level(level),
-    };
-    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_default(others).with_target("liotbchain", level);
-    // A server goes on when nobody reads its log any more, and must not try to say so in the same place.
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
-    let layer = match settings.log_format {
-        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => layer.json().boxed(),
-    };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }

@@ -15,6 +15,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(2);
 pub enum Unit {
     Blocks,
     Bytes,
+    Readings,
 }
 
 /// A task under way. The bar is gone when this value is.
@@ -59,6 +60,7 @@ impl Drop for Progress {
 fn bar(task: &'static str, unit: Unit) -> ProgressBar {
     let counts = match unit {
         Unit::Blocks => "{human_pos} of {human_len} blocks, {per_sec:0}",
+        Unit::Readings => "{human_pos} of {human_len} readings, {per_sec:0}",
         Unit::Bytes => "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}",
     };
     let template = format!("{{msg}} [{{bar:30}}] {counts}, {{eta}} left");
@@ -71,9 +73,10 @@ fn line(task: &str, unit: Unit, done: u64, of: u64, elapsed: Duration) -> String
     let left = Duration::try_from_secs_f64(of.saturating_sub(done) as f64 / rate).unwrap_or(Duration::MAX);
     let left = HumanDuration(left);
     match unit {
-        Unit::Blocks => {
+        Unit::Blocks | Unit::Readings => {
             let (done, of, rate) = (HumanCount(done), HumanCount(of), HumanCount(rate as u64));
-            format!("{task}: {done} of {of} blocks, {rate}/s, {left} left")
+            let noun = if unit == Unit::Blocks { "blocks" } else { "readings" };
+            format!("{task}: {done} of {of} {noun}, {rate}/s, {left} left")
         }
         Unit::Bytes => {
             let (done, of, rate) = (DecimalBytes(done), DecimalBytes(of), DecimalBytes(rate as u64));
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_bar_can_be_drawn() {
-        for unit in [Unit::Blocks, Unit::Bytes] {
+        for unit in [Unit::Blocks, Unit::Bytes, Unit::Readings] {
             bar("validating", unit).set_position(1);
         }
     }

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 use crate::data_dir::DataDir;
+use crate::open_files;
 use crate::opening::open_store;
 use crate::output::{say, warn};
 use crate::settings::{LogFormat, Settings};
@@ -25,9 +26,14 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let stop =
         Stop::on_signal().map_err(|error| Failure::failed(format!("no signal can be caught: {error}")))?;
     let report = receiver.report().await;
-    match settings.log_format {
-        LogFormat::Text => tell(&report),
-        LogFormat::Json => report.log(),
+    match (settings.log_format, &settings.log_file) {
+        (LogFormat::Text, None) => tell(&report),
+        // The log tells the warnings here too.
+        (LogFormat::Text, Some(_)) => {
+            report.lines.iter().for_each(say);
+            report.log();
+        }
+        (LogFormat::Json, _) => report.log(),
     }
     let OpenReceiver { _data_dir, listener, config, ledger, .. } = receiver;
     let asked = async {
@@ -94,7 +100,7 @@ fn receiver_config(settings: &Settings, edge: Edge) -> ReceiverConfig {
     ReceiverConfig {
         edge,
         limits: Limits {
-            connections_max: settings.connections_max,
+            connections_max: open_files::make_room(settings.connections_max),
             body_size_max: settings.body_size_max,
             ..Limits::default()
         },

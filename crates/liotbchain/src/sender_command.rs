@@ -45,7 +45,8 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_loopback(host: Option<Host<&str>>) -> bool {
+/// Tells whether a host is this machine.
+pub fn is_loopback(host: Option<Host<&str>>) -> bool {
     match host {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

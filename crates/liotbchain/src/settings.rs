@@ -56,6 +56,10 @@ pub struct Settings {
     pub allow_lossy_failover: bool,
     pub log_level: Level,
     pub log_format: LogFormat,
+    /// A relative path lies in `data_dir` already.
+    pub log_file: Option<PathBuf>,
+    pub log_file_size_max: u64,
+    pub log_files_max: u32,
 }
 
 /// How log lines are written.
@@ -88,6 +92,7 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
     let data_dir = PathBuf::from(value("DATA_DIR")?.text()?);
     Some(Settings {
         database: value("DATABASE_URL")?.database()?.resolve(&data_dir),
+        log_file: value("LOG_FILE").and_then(Value::text).map(|path| data_dir.join(path)),
         data_dir,
         network_name: value("NETWORK_NAME")?.text()?,
         transactions_per_block: value("TRANSACTIONS_PER_BLOCK")?.whole()?,
@@ -115,6 +120,8 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
             "json" => LogFormat::Json,
             _ => return None,
         },
+        log_file_size_max: value("LOG_FILE_SIZE_MAX")?.whole()?,
+        log_files_max: value("LOG_FILES_MAX")?.whole()?,
     })
 }
 
@@ -144,6 +151,19 @@ mod tests {
         assert_eq!((settings.api_token, settings.receiver_token, settings.allowed_hosts), (None, None, None));
         assert_eq!((settings.payload_size_max, settings.list_items_max), (65_536, 8000));
         assert_eq!((settings.sender_key, settings.log_format), (KeyKind::Ed25519, LogFormat::Text));
+        assert_eq!(
+            (settings.log_file, settings.log_file_size_max, settings.log_files_max),
+            (None, 10 << 20, 5)
+        );
+    }
+
+    #[test]
+    fn a_relative_log_file_lies_in_the_data_folder() {
+        let log_file = |path| {
+            settings(&[("DATA_DIR", "/data"), ("LOG_FILE", path)], Role::Receiver).unwrap().log_file.unwrap()
+        };
+        assert_eq!(log_file("log/liotbchain.log"), PathBuf::from("/data/log/liotbchain.log"));
+        assert_eq!(log_file("/var/log/liotbchain.log"), PathBuf::from("/var/log/liotbchain.log"));
     }
 
     #[test]

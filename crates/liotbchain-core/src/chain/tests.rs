@@ -4,7 +4,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
 use crate::{
-    block::Header,
+    check::Signatures,
     export,
     mine::{self, Draft, Mined},
     pow::{Difficulty, Target},
@@ -159,6 +159,45 @@ fn each_rule_of_a_block_has_its_error() {
         assert_eq!(
             broken(|block| block.transactions[0].sequence = change),
             BlockError::Sequence { position: 0, got, expected: 6 }
+        );
+    }
+}
+
+#[test]
+fn signatures_may_be_skipped_and_nothing_else() {
+    let maker = Maker::new(1);
+    let (_, validator) = chain(&maker);
+    let branch = validator.branch().unwrap();
+    let link = |change: &dyn Fn(&mut Statement), signatures| {
+        let mut block = next_block(&validator, vec![maker.verified("{}")], 1_010);
+        change_statement(&mut block.transactions[0], change);
+        block.header.transactions_root = block.compute_transactions_root();
+        block.header.nonce = found(&block.header);
+        let key = |key_id: &KeyId| (*key_id == maker.key.key_id()).then(|| maker.key.clone());
+        let examined = Examined::new(&block, branch.rules(), &key, signatures);
+        assert_eq!(examined.ids().is_empty(), examined.check_link(branch).is_err());
+        branch.clone().link(&examined)
+    };
+    let flip = |it: &mut Statement| it.signature[3] ^= 1;
+    assert!(matches!(
+        link(&flip, Signatures::Checked),
+        Err(BlockError::Statement { position: 0, error: StatementError::Signature(_) })
+    ));
+    assert_eq!(link(&flip, Signatures::Skipped), Ok(()));
+    let other_key = Maker::new(9).key.key_id();
+    for signatures in [Signatures::Checked, Signatures::Skipped] {
+        assert_eq!(link(&|_| {}, signatures), Ok(()));
+        assert_eq!(
+            link(&|it| it.key_id = other_key, signatures),
+            Err(BlockError::UnknownKey { position: 0, key_id: other_key })
+        );
+        assert_eq!(
+            link(&|it| it.payload.clear(), signatures),
+            Err(BlockError::Statement { position: 0, error: StatementError::PayloadSize { size: 0 } })
+        );
+        assert_eq!(
+            link(&|it| it.key_id = KeyId::ZERO, signatures),
+            Err(BlockError::UnsignedNotAllowed { position: 0 })
         );
     }
 }

@@ -84,6 +84,17 @@ fn refuses_other_paddings_and_salts() {
 }
 
 #[test]
+fn both_lengths_of_salt_verify_in_any_order() {
+    let Vectors { message, good, rsa_bad_salt, .. } = vectors();
+    let key = PublicKey::from_pem(&good[0].public_key).unwrap();
+    let [max_salt, digest_salt] = &good[0].signatures[..] else { panic!("one signature for each salt") };
+    for signature in [digest_salt, digest_salt, max_salt, max_salt, digest_salt] {
+        assert!(verifies(&key, &message, signature));
+        assert!(!verifies(&key, &message, &rsa_bad_salt));
+    }
+}
+
+#[test]
 fn reads_pem_as_clients_of_the_original_send_it() {
     let Vectors { good, rsa_pkcs1_pem, .. } = vectors();
     let pem = &good[0].public_key;

@@ -4,6 +4,7 @@ use liotbchain_core::{
     Ancestry, Branch, CheckedBlock, Difficulty, KeyId, PublicKey, Rules, SealRule, TransactionId, check,
     mine::{self, Draft, Mined},
 };
+use liotbchain_node::LedgerConfig;
 use liotbchain_store::Store;
 use reqwest::{Response, header};
 use serde_json::{Value, json};
@@ -89,7 +90,9 @@ async fn breaks_off_where_the_chain_moves_to_another_branch() {
     for store in [memory().await, sqlite] {
         let chain = Chain::create(Arc::clone(&store)).await;
         let old_blocks = chain.fill(LARGE).await;
-        let receiver = Running::with(store, ledger_config(), receiver_config()).await;
+        // What becomes pending again is not to be sealed.
+        let config = LedgerConfig { transactions_per_block: 8_000, ..ledger_config() };
+        let receiver = Running::with(store, config, receiver_config()).await;
 
         let mut slow = receiver.get("/get_chain").await;
         slow.chunk().await.unwrap().unwrap();
@@ -140,13 +143,13 @@ async fn ends_at_the_tip_that_was_there_at_the_start() {
 }
 
 /// A chain that is written without a ledger, so that it can be moved.
-struct Chain {
-    store: Arc<dyn Store>,
-    genesis: Branch,
+pub struct Chain {
+    pub store: Arc<dyn Store>,
+    pub genesis: Branch,
 }
 
 impl Chain {
-    async fn create(store: Arc<dyn Store>) -> Self {
+    pub async fn create(store: Arc<dyn Store>) -> Self {
         let rules = Rules {
             network: "test".to_owned(),
             seal: SealRule::OnCount,
@@ -160,14 +163,15 @@ impl Chain {
     }
 
     /// Writes a chain of blocks with payloads of so many bytes, and returns them.
-    async fn fill(&self, (count, payload_size): (usize, usize)) -> Vec<CheckedBlock> {
+    pub async fn fill(&self, (count, payload_size): (usize, usize)) -> Vec<CheckedBlock> {
         let device = Signer::new();
         let blocks = blocks(&self.genesis, count, payload_size, &device);
         self.replace(&self.genesis, 0, &device, &blocks).await;
         blocks
     }
+
     /// Takes blocks off a branch, and puts others on it.
-    async fn replace(&self, old: &Branch, disconnect: u32, device: &Signer, blocks: &[CheckedBlock]) {
+    pub async fn replace(&self, old: &Branch, disconnect: u32, device: &Signer, blocks: &[CheckedBlock]) {
         let right = self.store.acquire_right("test", Duration::from_secs(60)).await.unwrap().unwrap();
         self.store.add_keys(std::slice::from_ref(&device.key)).await.unwrap();
         self.store.commit(&right, old.tip(), disconnect, blocks).await.unwrap();
@@ -176,7 +180,7 @@ impl Chain {
 }
 
 /// Mines blocks of one transaction each, by a key that is new on the branch.
-fn blocks(parent: &Branch, count: usize, payload_size: usize, device: &Signer) -> Vec<CheckedBlock> {
+pub fn blocks(parent: &Branch, count: usize, payload_size: usize, device: &Signer) -> Vec<CheckedBlock> {
     let mut branch = parent.clone();
     let mine = |number: usize| {
         let payload = format!("\"{number:0>payload_size$}\"");

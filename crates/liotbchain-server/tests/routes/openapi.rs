@@ -1,4 +1,4 @@
-use std::{env, fs};
+use std::{collections::HashSet, env, fs};
 
 use reqwest::{StatusCode, header};
 use serde_json::Value;
@@ -47,16 +47,75 @@ async fn every_route_says_what_it_answers_and_writes_may_carry_a_token() {
     let description = receiver.get_json("/openapi.json").await;
     assert_eq!(description["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let paths = description["paths"].as_object().unwrap();
-    let expected = ["/get_chain", "/healthz", "/metrics", "/readyz", "/receive_data", "/validate"];
+    let expected = [
+        "/get_chain",
+        "/healthz",
+        "/metrics",
+        "/readyz",
+        "/receive_data",
+        "/v1/blocks",
+        "/v1/blocks/{block}",
+        "/v1/events",
+        "/v1/export",
+        "/v1/keys",
+        "/v1/keys/{key_id}",
+        "/v1/status",
+        "/v1/transactions",
+        "/v1/transactions/{id}",
+        "/v1/validation",
+        "/validate",
+    ];
     let mut names: Vec<_> = paths.keys().map(String::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, expected);
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
-            assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(answers.keys().any(|status| status.starts_with('2')), "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path}");
-            assert_eq!(operation["security"].is_array(), method == "post", "{method} {path}");
+            assert_eq!(operation["security"].is_array(), method != "get", "{method} {path}");
         }
+    }
+}
+
+/// Programs are made of these names.
+#[tokio::test]
+async fn every_route_of_v1_has_a_name_of_its_own_and_says_what_can_go_wrong() {
+    let receiver = Running::start().await;
+    let description = receiver.get_json("/openapi.json").await;
+    let paths = description["paths"].as_object().unwrap();
+    let mut names = HashSet::new();
+    for (path, methods) in paths.iter().filter(|(path, _)| path.starts_with("/v1/")) {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}");
+            let answers = operation["responses"].as_object().unwrap();
+            for status in ["403", "421", "500", "503"] {
+                assert!(answers.contains_key(status), "{method} {path} {status}");
+            }
+            assert_eq!(answers.contains_key("401"), method != "get", "{method} {path}");
+            for (status, answer) in answers.iter().filter(|(status, _)| status.as_str() >= "400") {
+                let schema = &answer["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
+            }
+        }
+    }
+    assert!(names.contains("post_transactions"), "{names:?}");
+}
+
+/// In the order of the page, so that what is asked for was posted before.
+#[tokio::test]
+async fn the_examples_of_v1_work() {
+    let receiver = Running::start().await;
+    let description = receiver.get_json("/openapi.json").await;
+    let paths = &description["paths"];
+    let post = &paths["/v1/transactions"]["post"]["requestBody"]["content"]["application/json"]["example"];
+    let response = receiver.post_v1(post.to_string()).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    for path in ["/v1/blocks/{block}", "/v1/keys/{key_id}", "/v1/transactions/{id}"] {
+        let parameter = &paths[path]["get"]["parameters"][0];
+        let name = format!("{{{}}}", parameter["name"].as_str().unwrap());
+        let example = parameter["example"].as_str().unwrap();
+        receiver.get_json(&path.replace(&name, example)).await;
     }
 }
 

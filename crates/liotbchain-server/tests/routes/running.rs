@@ -94,10 +94,29 @@ impl Running {
         answer
     }
 
+    /// Sends transactions to `/v1`.
+    pub fn post_v1(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        let request = self.client.post(self.url("/v1/transactions"));
+        request.header(header::CONTENT_TYPE, "application/json").body(body)
+    }
+
     /// Sends a body that must be refused, and returns status, code and the whole answer.
     pub async fn refuse(&self, body: impl Into<reqwest::Body>) -> (u16, String, Value) {
         refused(self.post(body).send().await.unwrap()).await
     }
+}
+
+/// Checks the shape that all refusals below `/v1` have, and returns status, code and the whole answer.
+pub async fn problem(response: Response) -> (u16, String, Value) {
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let status = response.status();
+    let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    assert_eq!(problem["type"], "about:blank", "{problem}");
+    assert_eq!(problem["title"], status.canonical_reason().unwrap(), "{problem}");
+    assert_eq!(problem["status"], status.as_u16(), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().len() > 10, "{problem}");
+    assert_eq!(problem["request_id"].is_string(), status.is_server_error(), "{problem}");
+    (status.as_u16(), problem["code"].as_str().unwrap().to_owned(), problem)
 }
 
 pub async fn json(response: Response) -> Value {

@@ -6,6 +6,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use liotbchain_core::{PublicKey, Statement, VerifiedStatement};
+use serde_json::{Value, json};
 
 pub struct Signer {
     pair: Ed25519KeyPair,
@@ -29,6 +30,12 @@ impl Signer {
         let signature = STANDARD.encode(self.pair.sign(signed.as_bytes()));
         let public_key = serde_json::to_string(&self.key.to_pem()).unwrap();
         format!("{{\"data\": {data}, \"signature\": \"{signature}\", \"public_key\": {public_key}}}")
+    }
+
+    /// A transaction as it stands in a request of `/v1`.
+    pub fn transaction(&self, payload: &str) -> Value {
+        let signature = STANDARD.encode(self.pair.sign(payload.as_bytes()));
+        json!({"payload": payload, "signature": signature, "public_key": self.key.to_pem()})
     }
 
     pub fn statement(&self, payload: String) -> VerifiedStatement {

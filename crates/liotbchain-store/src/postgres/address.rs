@@ -7,6 +7,7 @@ use tokio_postgres::{
     config::{Host, SslMode, TargetSessionAttrs},
 };
 
+use super::password::Passwords;
 use crate::StoreError;
 
 const PORT: u16 = 5432;
@@ -57,7 +58,7 @@ impl Address {
     /// # Errors
     ///
     /// [`StoreError::Config`], whose text repeats nothing that may be a password.
-    pub fn parse(database_url: &str, timeout: Duration) -> Result<Self, StoreError> {
+    pub fn parse(database_url: &str, passwords: &Passwords, timeout: Duration) -> Result<Self, StoreError> {
         let mut parsed: Config = database_url.parse().map_err(|error| unreadable(&error))?;
         if parsed.get_target_session_attrs() == TargetSessionAttrs::ReadOnly {
             return Err(refused("it asks for a read-only server", "take target_session_attrs=read-only out"));
@@ -79,12 +80,12 @@ impl Address {
                 "write the password with %40 for '@' (percent-encoding)",
             ));
         }
-        Self::split(&parsed, timeout)
+        Self::split(&parsed, passwords, timeout)
     }
 
     /// Makes a configuration of one host each, so that each gets a time limit of its own: a server whose machine takes
     /// the connection but whose process is stuck must not keep the next one from being tried.
-    fn split(parsed: &Config, timeout: Duration) -> Result<Self, StoreError> {
+    fn split(parsed: &Config, passwords: &Passwords, timeout: Duration) -> Result<Self, StoreError> {
         let (hosts, addresses, ports) = (parsed.get_hosts(), parsed.get_hostaddrs(), parsed.get_ports());
         if !addresses.is_empty() && addresses.len() != hosts.len() {
             return Err(refused("it has not one hostaddr a host", "give as many, or none"));
@@ -113,6 +114,7 @@ impl Address {
             if let Some(address) = addresses.get(place) {
                 config.hostaddr(*address);
             }
+            passwords.complete(&mut config);
             servers.push(Server { name, config });
         }
         let location = location(&servers, parsed, addresses);
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Address, StoreError> {
-        Address::parse(text, Duration::from_secs(10))
+        Address::parse(text, &Passwords::default(), Duration::from_secs(10))
     }
 
     fn refusal(text: &str) -> (String, String) {

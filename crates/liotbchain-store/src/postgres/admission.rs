@@ -77,7 +77,7 @@ pub(super) async fn admit(
     let old: Vec<&[u8]> = list.iter().filter(|id| !added.contains(id)).map(|id| &id.0[..]).collect();
     let known = match old.is_empty() {
         true => HashMap::new(),
-        false => store.statuses(until, &old).await.map_err(after_commit)?,
+        false => store.statuses(until, &old, true).await.map_err(after_commit)?,
     };
     let status = |new: &NewTransaction| match new.statement.id() {
         id if added.contains(&id) => Ok(Status::Pending),

@@ -173,7 +173,7 @@ fn sealed(blocks: &[CheckedBlock]) -> Result<Vec<Sealed<'_>>, StoreError> {
                 return Err(pruned(block.height()));
             };
             if !seen.insert(*id) {
-                return Err(StoreError::Corrupt(format!("id {id} stands twice in the blocks to connect")));
+                return Err(StoreError::AlreadySealed);
             }
             all.push(Sealed {
                 id: *id,
@@ -222,9 +222,7 @@ async fn seal(session: &Session, blocks: &[CheckedBlock]) -> Result<(), Failure>
         changed += session.execute(sql, &[&ids, &heights, &positions, &sequences, &signatures]).await?;
     }
     if changed != all.len() as u64 {
-        let doubled = all.len() as u64 - changed;
-        let fault = format!("{doubled} of the transactions to seal stand on the chain already");
-        return Err(StoreError::Corrupt(fault).into());
+        return Err(StoreError::AlreadySealed.into());
     }
     Ok(())
 }

@@ -1,15 +1,20 @@
 //! Makes connections: tries the servers in turn, and takes none that would forget what it acknowledged.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use deadpool_postgres::ClientWrapper;
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     address::{Address, Server},
+    connection::{Common, Connection, Doubt},
     fault::describe,
     tls,
 };
@@ -27,6 +32,7 @@ pub(super) struct Connector {
     setup: String,
     allow_lossy_failover: bool,
     server_timeout: Duration,
+    common: Arc<Common>,
 }
 
 impl Connector {
@@ -35,28 +41,31 @@ impl Connector {
         // What is left of the operation's time is for the operation.
         let server_timeout = options.timeout / (address.servers.len() as u32 + 1);
         let allow_lossy_failover = options.allow_lossy_failover;
-        Ok(Self { setup: setup(options.timeout), address, tls, allow_lossy_failover, server_timeout })
+        // The standard library seeds its hashers at random: two processes will hardly have the same name.
+        let name = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let common = Arc::new(Common { name, changed: Notify::new(), doubt: Doubt::default() });
+        Ok(Self { setup: setup(options.timeout), address, tls, allow_lossy_failover, server_timeout, common })
+    }
+
+    /// Returns what all connections share.
+    pub(super) fn common(&self) -> &Arc<Common> {
+        &self.common
     }
 
     pub(super) fn location(&self) -> &str {
         &self.address.location
     }
 
-    async fn connect(&self, server: &Server) -> Result<ClientWrapper, StoreError> {
+    async fn connect(&self, server: &Server) -> Result<Connection, StoreError> {
         let connected = server.config.connect(self.tls.clone()).await;
         let (client, connection) = connected.map_err(|error| refusal(server, &error))?;
-        let name = server.name.clone();
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(server = name, "connection to PostgreSQL ended: {}", describe(&error));
-            }
-        });
-        Ok(ClientWrapper::new(client, task))
+        let (name, tls, common) = (server.name.clone(), self.tls.clone(), Arc::clone(&self.common));
+        Ok(Connection::new(client, connection, name, tls, common))
     }
 
     /// Begins a session, and checks what the server promises.
-    async fn check(&self, server: &Server, client: ClientWrapper) -> Result<ClientWrapper, StoreError> {
-        let answer = timeout(self.server_timeout, client.simple_query(&self.setup)).await;
+    async fn check(&self, server: &Server, connection: Connection) -> Result<Connection, StoreError> {
+        let answer = timeout(self.server_timeout, connection.simple_query(&self.setup)).await;
         let answer =
             answer.map_err(|_| unreachable(server, NO_ANSWER))?.map_err(|error| refusal(server, &error))?;
         let settings = Settings::read(&answer).ok_or_else(|| {
@@ -68,20 +77,22 @@ impl Connector {
                 StoreError::Config { problem, cure: cure.to_owned() }
             },
         )?;
-        Ok(client)
+        // It may have crashed since the last one, and show what its standby lacks.
+        self.common.doubt.raise();
+        Ok(connection)
     }
 }
 
 impl Manager for Connector {
-    type Type = ClientWrapper;
+    type Type = Connection;
     type Error = StoreError;
 
-    async fn create(&self) -> Result<ClientWrapper, StoreError> {
+    async fn create(&self) -> Result<Connection, StoreError> {
         let mut failures = Vec::new();
         for server in &self.address.servers {
             match timeout(self.server_timeout, self.connect(server)).await {
                 // A server that can be written is the one to use, whatever the others say.
-                Ok(Ok(client)) => return self.check(server, client).await,
+                Ok(Ok(connection)) => return self.check(server, connection).await,
                 Ok(Err(error)) => failures.push(error),
                 Err(_) => failures.push(unreachable(server, NO_ANSWER)),
             }
@@ -89,8 +100,8 @@ impl Manager for Connector {
         Err(joined(failures))
     }
 
-    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<StoreError> {
-        if client.is_closed() {
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<StoreError> {
+        if connection.is_closed() {
             Err(RecycleError::message("the server closed the connection"))
         } else {
             Ok(())
@@ -211,7 +222,8 @@ fn refusal(server: &Server, error: &tokio_postgres::Error) -> StoreError {
         Some(_) => StoreError::Unavailable(format!("PostgreSQL at {name}: {said}")),
         None if said.contains("password missing") || said.starts_with("authentication error") => config(
             format!("PostgreSQL at {name} refuses the login: {said}"),
-            "put user and password into DATABASE_URL, or allow the login in the server's pg_hba.conf",
+            "put user and password into DATABASE_URL (the password may be in PGPASSWORD or ~/.pgpass), or allow the login in \
+             the server's pg_hba.conf",
         ),
         None if said.contains("does not support TLS") => config(
             format!("PostgreSQL at {name} offers no TLS, which sslmode=require asks for"),

@@ -17,6 +17,7 @@ pub(super) struct Fault {
 #[derive(Debug)]
 enum Cause {
     Elapsed,
+    Unconfirmed,
     Postgres(tokio_postgres::Error),
 }
 
@@ -24,6 +25,16 @@ impl Fault {
     /// The server did not answer in time.
     pub(super) fn elapsed() -> Self {
         Self { cause: Cause::Elapsed, unknown: false }
+    }
+
+    /// The server committed without its synchronous standby.
+    pub(super) fn unconfirmed() -> Self {
+        Self { cause: Cause::Unconfirmed, unknown: true }
+    }
+
+    /// Returns whether the server did not answer in time.
+    pub(super) fn is_elapsed(&self) -> bool {
+        matches!(self.cause, Cause::Elapsed)
     }
 
     /// Says that the statement was a COMMIT: nothing is known of what it did.
@@ -60,7 +71,7 @@ impl Fault {
 
     fn database(&self) -> Option<&DbError> {
         match &self.cause {
-            Cause::Elapsed => None,
+            Cause::Elapsed | Cause::Unconfirmed => None,
             Cause::Postgres(error) => error.as_db_error(),
         }
     }
@@ -88,6 +99,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Elapsed => f.write_str("PostgreSQL did not answer in time"),
+            Cause::Unconfirmed => {
+                f.write_str("PostgreSQL committed, but did not wait until the synchronous standby had it")
+            }
             Cause::Postgres(error) => write!(f, "PostgreSQL: {}", describe(error)),
         }
     }

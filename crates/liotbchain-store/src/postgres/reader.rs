@@ -20,7 +20,7 @@ use super::{
     row::{block_hash, bytes32, column, corrupt, id, number, statement, unsigned},
     session::Session,
 };
-use crate::{StoreError, StoredBlock};
+use crate::{StoreError, StoredBlock, size_in_memory};
 
 /// Headers asked for at once: 60 KiB.
 const HEADERS_MAX: u32 = 256;
@@ -180,7 +180,7 @@ pub(super) async fn read_blocks(
             let Tip { hash, total_work, header } = Tip::read(row)?;
             let (held, ids) = transactions.take(header.height).await?;
             let full = held.iter().filter_map(Transaction::statement);
-            bytes_read += full.map(|statement| statement.payload.len()).sum::<usize>();
+            bytes_read += full.map(|statement| size_in_memory(statement)).sum::<usize>();
             next = i64::from(header.height) + 1;
             blocks.push(StoredBlock { hash, total_work, block: Block { header, transactions: held }, ids });
             if bytes_read >= bytes {

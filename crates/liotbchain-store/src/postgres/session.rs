@@ -12,6 +12,9 @@ use crate::StoreError;
 /// Parameters of a statement.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// How long a server may take to be asked for a cancellation.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A connection until the operation's deadline.
 ///
 /// Unless [`Session::finish`] or [`Session::commit`] says that all went well, the connection is closed and not used
@@ -73,7 +76,38 @@ impl Session {
     pub async fn write(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Fault> {
         let connection = self.connection();
         let statement = self.bounded(connection.prepare_cached(sql)).await?;
-        self.bounded(connection.query(&statement, parameters)).await.map_err(Fault::at_autocommit)
+        let rows =
+            self.bounded(connection.query(&statement, parameters)).await.map_err(Fault::at_autocommit)?;
+        self.check_confirmed()?;
+        Ok(rows)
+    }
+
+    fn check_confirmed(&self) -> Result<(), Fault> {
+        if self.connection().is_unconfirmed() { Err(Fault::unconfirmed()) } else { Ok(()) }
+    }
+
+    /// Waits, where there is a doubt, until the synchronous standby has all that this connection has read.
+    ///
+    /// Before a write, too: while the standby is away, each commit that gave up waiting still occupies a process of the
+    /// server, and the next one shall not add to them.
+    pub async fn settle(&self) -> Result<(), Fault> {
+        let doubt = &self.connection().common.doubt;
+        let Some(up_to) = doubt.open() else { return Ok(()) };
+        self.confirm().await?;
+        doubt.settle(up_to);
+        Ok(())
+    }
+
+    /// Waits until the synchronous standby, where the server has one, has all that this connection has read: commits a
+    /// record of the server's log that changes nothing, and so can be given up without harm.
+    pub async fn confirm(&self) -> Result<(), Fault> {
+        let sql = "SELECT pg_logical_emit_message(true, 'liotbchain', ''::text)::text
+                   WHERE current_setting('synchronous_standby_names') <> ''";
+        let confirmed = self.query(sql, &[]).await.map(drop).and_then(|()| self.check_confirmed());
+        if confirmed.as_ref().is_err_and(Fault::is_elapsed) {
+            self.connection().cancel(CANCEL_PATIENCE);
+        }
+        confirmed
     }
 
     /// Runs statements without parameters that are part of a transaction, or begin one.
@@ -94,6 +128,7 @@ impl Session {
     /// Commits what was begun.
     pub async fn commit(self) -> Result<(), Fault> {
         self.batch("COMMIT").await.map_err(Fault::at_commit)?;
+        self.check_confirmed()?;
         self.finish();
         Ok(())
     }
@@ -114,6 +149,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
+            connection.common.doubt.raise();
             drop(Object::take(connection));
         }
     }

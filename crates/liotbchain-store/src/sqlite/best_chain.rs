@@ -153,12 +153,11 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
     let mut keys = KeyNumbers::new(connection)?;
     // The same statement may have been signed twice: what the block holds is what its root commits to.
     let mut seal = connection.prepare_cached(
-        "UPDATE transactions SET height = ?2, position = ?3, sequence = ?4, signature = ?5
-         WHERE id = ?1 AND height IS NULL",
-    )?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO transactions (id, height, position, sequence, signature, key, received_ms, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO transactions (id, key, received_ms, height, position, sequence, payload, signature)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET height = excluded.height, position = excluded.position,
+                sequence = excluded.sequence, signature = excluded.signature
+         WHERE height IS NULL",
     )?;
     let (height, received_ms) = (block.height(), block.header().timestamp_ms.cast_signed());
     let mut counts = HashMap::new();
@@ -171,21 +170,18 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
                 cure: "use an export of the chain that was not pruned".to_owned(),
             });
         };
-        let sequence = transaction.sequence.cast_signed();
-        let place = (&id.0, height, position, sequence, &statement.signature);
-        if seal.execute(place)? == 0 {
-            let (id, height, position, sequence, signature) = place;
-            let key = keys.number(&statement.key_id)?;
-            insert.execute((
-                id,
-                height,
-                position,
-                sequence,
-                signature,
-                key,
-                received_ms,
-                &statement.payload,
-            ))?;
+        let sealed = seal.execute((
+            &id.0,
+            keys.number(&statement.key_id)?,
+            received_ms,
+            height,
+            position,
+            transaction.sequence.cast_signed(),
+            &statement.payload,
+            &statement.signature,
+        ))?;
+        if sealed == 0 {
+            return Err(StoreError::AlreadySealed);
         }
         *counts.entry(statement.key_id).or_default() += 1;
     }

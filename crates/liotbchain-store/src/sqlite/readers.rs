@@ -11,6 +11,10 @@ use crate::StoreError;
 /// Readers at once. More would only wait for the same disk.
 const READERS: u32 = 4;
 
+/// Memory for a reader's pages: the inner pages of an index of ten million ids, and little else. The system caches the
+/// file, and a validation holds several readers' memory beside its own.
+const CACHE_KIB: i64 = 1 << 10;
+
 /// The connections for reading.
 pub(super) struct Readers {
     shared: Arc<Shared>,
@@ -64,7 +68,11 @@ impl Shared {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let opened = match idle.filter(|opened| opened.is_current(&self.place)) {
             Some(opened) => opened,
-            None => self.place.open_reader()?,
+            None => {
+                let opened = self.place.open_reader()?;
+                opened.connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+                opened
+            }
         };
         let snapshot = opened.connection.unchecked_transaction()?;
         let value = work(&snapshot)?;

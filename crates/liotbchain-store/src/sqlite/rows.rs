@@ -1,6 +1,9 @@
 //! What the rows say: blocks, the branch, transactions, keys.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use liotbchain_core::{
     Bits, Block, BlockHash, Branch, Content, Header, Height, KeyId, PublicKey, Root, Statement, Transaction,
@@ -11,7 +14,7 @@ use liotbchain_core::{
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
-use crate::{Pending, Place, Status, StoreError, StoredBlock};
+use crate::{KnownKey, Pending, Place, Status, StoreError, StoredBlock, StoredTransaction, size_in_memory};
 
 /// What a block's own row says.
 struct BlockRow {
@@ -147,31 +150,79 @@ pub(super) fn blocks(
 ) -> Result<Vec<StoredBlock>, StoreError> {
     let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ?1 ORDER BY height LIMIT ?2");
     let mut statement = connection.prepare_cached(&query)?;
+    // One walk along the index of places, beside that of the blocks. SQLite would prepare a query of one block anew for
+    // each height, which took an eighth of a validation.
     let mut transactions = connection.prepare_cached(
-        "SELECT id, sequence, key_id, payload, signature FROM transactions JOIN keys USING (key)
-         WHERE height = ?1 ORDER BY position",
+        "SELECT height, sequence, key, id, payload, signature FROM transactions
+         WHERE height >= ?1 ORDER BY height, position",
     )?;
+    let mut keys = KeyIds::new(connection)?;
     let mut rows = statement.query((from, limit))?;
-    let mut blocks = Vec::new();
-    let mut payload_bytes = 0;
+    let mut sealed = transactions.query([from])?;
+    let mut ahead = sealed.next()?;
+    let mut blocks: Vec<StoredBlock> = Vec::new();
+    let mut bytes_read = 0;
     while let Some(row) = rows.next()? {
         let BlockRow { hash, header, total_work } = BlockRow::read(row)?;
-        let mut ids = Vec::new();
-        let mut block = Block { header, transactions: Vec::new() };
-        let mut of_block = transactions.query([block.header.height])?;
-        while let Some(row) = of_block.next()? {
-            let statement = read_statement(row, 2)?;
-            payload_bytes += statement.payload.len();
-            let sequence = row.get::<_, i64>(1)?.cast_unsigned();
-            block.transactions.push(Transaction { sequence, content: Content::Full(Arc::new(statement)) });
-            ids.push(Some(TransactionId(row.get(0)?)));
+        let like_before = blocks.last().map_or(0, |block| block.ids.len());
+        let mut ids = Vec::with_capacity(like_before);
+        let mut block = Block { header, transactions: Vec::with_capacity(like_before) };
+        while let Some(row) = ahead {
+            let height: i64 = row.get(0)?;
+            if height > i64::from(block.header.height) {
+                break;
+            }
+            // Those below belong to a block that is missing.
+            if height == i64::from(block.header.height) {
+                let key_id = keys.id(row.get(2)?)?;
+                let statement = Statement { key_id, payload: row.get(4)?, signature: row.get(5)? };
+                bytes_read += size_in_memory(&statement);
+                let sequence = row.get::<_, i64>(1)?.cast_unsigned();
+                let content = Content::Full(Arc::new(statement));
+                block.transactions.push(Transaction { sequence, content });
+                ids.push(Some(TransactionId(row.get(3)?)));
+            }
+            ahead = sealed.next()?;
         }
         blocks.push(StoredBlock { hash, total_work, block, ids });
-        if payload_bytes >= bytes {
+        if bytes_read >= bytes {
             break;
         }
     }
     Ok(blocks)
+}
+
+/// The ids of keys, asked for once each: most blocks hold many transactions of one key, and a join looks each of them up.
+struct KeyIds<'a> {
+    query: CachedStatement<'a>,
+    known: HashMap<i64, KeyId>,
+    last: Option<(i64, KeyId)>,
+}
+
+impl<'a> KeyIds<'a> {
+    fn new(connection: &'a Connection) -> Result<Self, StoreError> {
+        let query = connection.prepare_cached("SELECT key_id FROM keys WHERE key = ?1")?;
+        Ok(Self { query, known: HashMap::new(), last: None })
+    }
+
+    fn id(&mut self, key: i64) -> Result<KeyId, StoreError> {
+        if let Some((last, key_id)) = self.last
+            && last == key
+        {
+            return Ok(key_id);
+        }
+        let key_id = match self.known.entry(key) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => {
+                let key_id = self.query.query_row([key], |row| row.get(0)).optional()?;
+                let missing =
+                    || StoreError::Corrupt(format!("a transaction is of key {key}, which is not there"));
+                *unknown.insert(KeyId(key_id.ok_or_else(missing)?))
+            }
+        };
+        self.last = Some((key, key_id));
+        Ok(key_id)
+    }
 }
 
 /// Reads `key_id, payload, signature` from a column on.
@@ -210,6 +261,18 @@ pub(super) fn look_up(
     ids.iter().map(|id| query.status(id)).collect()
 }
 
+pub(super) fn ids(
+    connection: &Connection,
+    from: TransactionId,
+    limit: u32,
+) -> Result<Vec<TransactionId>, StoreError> {
+    let mut query =
+        connection.prepare_cached("SELECT id FROM transactions WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
+    let ids =
+        query.query_map((&from.0, limit), |row| row.get(0).map(TransactionId))?.collect::<Result<_, _>>();
+    Ok(ids?)
+}
+
 pub(super) fn pending(connection: &Connection, limit: u32) -> Result<Vec<Pending>, StoreError> {
     let query = "SELECT id, received_ms FROM transactions WHERE height IS NULL ORDER BY arrival LIMIT ?1";
     let read = |row: &Row<'_>| {
@@ -239,6 +302,29 @@ pub(super) fn statements(
     Ok(found)
 }
 
+pub(super) fn transaction(
+    connection: &Connection,
+    id: TransactionId,
+) -> Result<Option<StoredTransaction>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT height, position, hash, sequence, received_ms, key_id, payload, signature
+         FROM transactions JOIN keys USING (key) LEFT JOIN blocks USING (height) WHERE id = ?1",
+    )?;
+    let read = |row: &Row<'_>| {
+        let place = match row.get(0)? {
+            Some(height) => Some(Place { height, position: row.get(1)?, block_hash: BlockHash(row.get(2)?) }),
+            None => None,
+        };
+        Ok(StoredTransaction {
+            statement: read_statement(row, 5)?,
+            received_ms: row.get::<_, i64>(4)?.cast_unsigned(),
+            place,
+            sequence: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
+        })
+    };
+    Ok(query.query_row([&id.0], read).optional()?)
+}
+
 pub(super) fn next_sequences(
     connection: &Connection,
     key_ids: &[KeyId],
@@ -260,14 +346,38 @@ pub(super) fn public_keys(
     for key_id in key_ids {
         let spki: Option<Option<Vec<u8>>> = query.query_row([&key_id.0], |row| row.get(0)).optional()?;
         let Some(spki) = spki.flatten() else { continue };
-        let key = PublicKey::from_spki_der(&spki);
-        let key = key.map_err(|error| StoreError::Corrupt(format!("key {key_id}: {error}")))?;
-        if key.key_id() != *key_id {
-            return Err(StoreError::Corrupt(format!("key {key_id} is stored as {}", key.key_id())));
-        }
-        found.insert(*key_id, key);
+        found.insert(*key_id, read_key(*key_id, &spki)?);
     }
     Ok(found)
+}
+
+pub(super) fn keys(
+    connection: &Connection,
+    after: Option<KeyId>,
+    limit: u32,
+) -> Result<Vec<KnownKey>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT key_id, spki, transactions FROM keys WHERE key_id > ?1 AND spki IS NOT NULL ORDER BY key_id LIMIT ?2",
+    )?;
+    // No id is empty, so the first one stands behind the empty one.
+    let after = after.as_ref().map_or(&[][..], |key_id| &key_id.0);
+    let mut rows = query.query((after, limit))?;
+    let mut known = Vec::new();
+    while let Some(row) = rows.next()? {
+        let spki: Vec<u8> = row.get(1)?;
+        let public_key = read_key(KeyId(row.get(0)?), &spki)?;
+        known.push(KnownKey { public_key, transactions: row.get::<_, i64>(2)?.cast_unsigned() });
+    }
+    Ok(known)
+}
+
+fn read_key(key_id: KeyId, spki: &[u8]) -> Result<PublicKey, StoreError> {
+    let key = PublicKey::from_spki_der(spki)
+        .map_err(|error| StoreError::Corrupt(format!("key {key_id}: {error}")))?;
+    if key.key_id() != key_id {
+        return Err(StoreError::Corrupt(format!("key {key_id} is stored as {}", key.key_id())));
+    }
+    Ok(key)
 }
 
 pub(super) fn height_of(connection: &Connection, hash: BlockHash) -> Result<Option<Height>, StoreError> {

@@ -36,6 +36,18 @@ impl Contents {
         let key_ids: Vec<_> = key_ids.into_iter().collect();
         let statuses = store.look_up(&ids).await.unwrap();
         let public_keys = store.public_keys(&key_ids).await.unwrap();
+        let found = store.statements(&ids).await.unwrap();
+        for (id, status) in ids.iter().zip(&statuses) {
+            // One row tells what the lists told.
+            let row = store.transaction(*id).await.unwrap();
+            let place = match status {
+                Some(Status::Sealed(place)) => Some(*place),
+                _ => None,
+            };
+            assert_eq!(row.as_ref().map(|row| &row.statement), found.get(id));
+            assert_eq!(row.as_ref().and_then(|row| row.place), place);
+            assert_eq!(row.and_then(|row| row.sequence).is_some(), place.is_some());
+        }
         let mut side_blocks = Vec::new();
         for block in blocks {
             side_blocks.push(store.side_block(block.hash()).await.unwrap());
@@ -44,7 +56,7 @@ impl Contents {
             branch: store.branch().await.unwrap(),
             blocks: store.blocks(0, u32::MAX, usize::MAX).await.unwrap(),
             pending: store.pending(u32::MAX).await.unwrap(),
-            statements: store.statements(&ids).await.unwrap().into_iter().collect(),
+            statements: found.into_iter().collect(),
             statuses: ids.into_iter().zip(statuses).collect(),
             sequences: store.next_sequences(&key_ids).await.unwrap().into_iter().collect(),
             public_keys: public_keys.iter().map(|(id, key)| (*id, key.spki_der().to_vec())).collect(),

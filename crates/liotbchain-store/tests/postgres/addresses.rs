@@ -66,6 +66,48 @@ async fn a_wrong_address_or_login_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_password_may_be_apart_from_the_address() {
+    if let Ok(url) = std::env::var("PASSWORD_APART_FOR") {
+        // The same test in another process, whose environment tells the password.
+        return open(&url).await.ping().await.unwrap();
+    }
+    let cluster = Cluster::start();
+    cluster
+        .execute(
+            "postgres",
+            "SET password_encryption = 'scram-sha-256'; CREATE ROLE pi LOGIN PASSWORD 'ge:heim';
+             CREATE SCHEMA liotbchain AUTHORIZATION pi",
+        )
+        .await;
+    cluster.replace_hba("host all postgres 127.0.0.1/32 trust\nhost all pi 127.0.0.1/32 scram-sha-256");
+    cluster.control("reload");
+    let url = format!("postgres://pi@127.0.0.1:{}/postgres", cluster.port);
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("pgpass");
+    std::fs::write(&file, format!("127.0.0.1:{}:*:pi:ge\\:heim\n", cluster.port)).unwrap();
+    let run = |name: &str, value: &std::ffi::OsStr| {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "addresses::the_password_may_be_apart_from_the_address"])
+            .env_remove("PGPASSWORD")
+            .env_remove("PGPASSFILE")
+            .env("PASSWORD_APART_FOR", &url)
+            .env(name, value)
+            .output()
+            .unwrap();
+        child.status.success()
+    };
+    assert!(run("PGPASSWORD", "ge:heim".as_ref()));
+    let allow = |mode| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    allow(0o600);
+    assert!(run("PGPASSFILE", file.as_ref()));
+    allow(0o640);
+    assert!(!run("PGPASSFILE", file.as_ref()), "others can read it");
+    assert!(!run("PGPASSWORD", "geheim".as_ref()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refuses_a_server_that_forgets_what_it_acknowledged() {
     let cluster = Cluster::start();
     let url = cluster.make_database("chain").await;

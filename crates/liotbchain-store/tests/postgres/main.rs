@@ -13,8 +13,11 @@ mod cluster;
 mod wire;
 
 mod addresses;
+mod channel;
 mod failing;
+mod queue;
 mod sharing;
+mod standby;
 mod tables;
 
 use std::time::Duration;

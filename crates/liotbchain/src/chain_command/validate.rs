@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use liotbchain_core::{BlockHash, Height};
-use liotbchain_node::{Fault, Validation};
+use liotbchain_core::{BlockHash, Height, check::Signatures};
+use liotbchain_node::{Fault, ValidateOptions, Validation, validate_with};
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
 use crate::opening::{no_chain, open_existing_store};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, warn};
 use crate::progress::{Progress, Unit};
 use crate::settings::Settings;
 
@@ -19,17 +19,25 @@ use crate::settings::Settings;
 ///
 /// With the exit code of an invalid chain, where it is one; the verdict has said why. Others where there is no chain,
 /// or it cannot be read.
-pub async fn validate(settings: &Settings, json: bool) -> Result<(), Failure> {
+pub async fn validate(settings: &Settings, skip_signatures: bool, json: bool) -> Result<(), Failure> {
     let store = open_existing_store(settings).await?;
-    let validated = validate_store(&store, settings).await;
+    let signatures = if skip_signatures { Signatures::Skipped } else { Signatures::Checked };
+    let validated = validate_store(&store, settings, signatures).await;
     store.close().await;
     let validation = validated?;
+    if skip_signatures {
+        warn("NO SIGNATURE WAS CHECKED", Some("without --skip-signatures, all are"));
+    }
     let printed = if json { print_json(&Verdict::of(&validation)) } else { print(&in_words(&validation)) };
     // Who has stopped reading still gets the exit code.
     if validation.fault.is_some() { Err(Failure::told(Exit::ChainInvalid)) } else { printed }
 }
 
-async fn validate_store(store: &Arc<dyn Store>, settings: &Settings) -> Result<Validation, Failure> {
+async fn validate_store(
+    store: &Arc<dyn Store>,
+    settings: &Settings,
+    signatures: Signatures,
+) -> Result<Validation, Failure> {
     match store.branch().await {
         Ok(None) => return Err(no_chain(settings)),
         // The validation finds the block that contradicts itself.
@@ -37,16 +45,19 @@ async fn validate_store(store: &Arc<dyn Store>, settings: &Settings) -> Result<V
         Err(error) => return Err(error.into()),
     }
     let mut progress = Progress::new("validating", Unit::Blocks);
-    let validation =
-        liotbchain_node::validate(store, |done, known| progress.set(done, u64::from(known) + 1)).await;
-    Ok(validation?)
+    let options = ValidateOptions { signatures, ..ValidateOptions::default() };
+    Ok(validate_with(store, options, |done, known| progress.set(done, u64::from(known) + 1)).await?)
 }
 
 fn in_words(validation: &Validation) -> String {
-    let Validation { valid_blocks, transactions, tip, fault } = validation;
+    let Validation { valid_blocks, transactions, tip, fault, signatures } = validation;
+    let but = match signatures {
+        Signatures::Checked => "",
+        Signatures::Skipped => " but for signatures, which were NOT CHECKED",
+    };
     let Some(Fault { height, position, field, reason }) = fault else {
         let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
-        return format!("valid: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+        return format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
     };
     let (mut place, mut reason) = (format!("block {height}"), reason.as_str());
     if let Some(position) = position {
@@ -56,16 +67,17 @@ fn in_words(validation: &Validation) -> String {
     }
     let valid = match valid_blocks {
         0 => String::new(),
-        1 => "block 0 is valid\n".to_owned(),
-        count => format!("blocks 0 to {} are valid\n", count - 1),
+        1 => format!("block 0 is valid{but}\n"),
+        count => format!("blocks 0 to {} are valid{but}\n", count - 1),
     };
     format!("invalid: {place}, {field}: {reason}\n{valid}")
 }
 
-/// The verdict as `GET /validate` gives it.
+/// The verdict as `GET /validate` gives it, and whether signatures were checked.
 #[derive(Serialize)]
 struct Verdict<'a> {
     valid: bool,
+    signatures: &'static str,
     blocks: u64,
     transactions: u64,
     tip: Option<BlockHash>,
@@ -86,6 +98,10 @@ impl<'a> Verdict<'a> {
     fn of(validation: &'a Validation) -> Self {
         Self {
             valid: validation.fault.is_none(),
+            signatures: match validation.signatures {
+                Signatures::Checked => "checked",
+                Signatures::Skipped => "skipped",
+            },
             blocks: validation.valid_blocks,
             transactions: validation.transactions,
             tip: validation.tip,
@@ -105,13 +121,31 @@ mod tests {
     use super::*;
 
     fn words(valid_blocks: u64, fault: Option<(Option<usize>, &str)>) -> String {
+        in_words(&validation(valid_blocks, fault))
+    }
+
+    fn validation(valid_blocks: u64, fault: Option<(Option<usize>, &str)>) -> Validation {
         let fault = fault.map(|(position, reason)| Fault {
             height: valid_blocks as Height,
             position,
             field: "signature".to_owned(),
             reason: reason.to_owned(),
         });
-        in_words(&Validation { valid_blocks, transactions: 9, tip: Some(BlockHash([0xab; 32])), fault })
+        let (tip, signatures) = (Some(BlockHash([0xab; 32])), Signatures::Checked);
+        Validation { valid_blocks, transactions: 9, tip, fault, signatures }
+    }
+
+    #[test]
+    fn says_that_signatures_were_not_checked() {
+        for fault in [None, Some((Some(1), "bad"))] {
+            let checked = validation(3, fault);
+            assert!(!in_words(&checked).contains("NOT CHECKED"));
+            let verdict = |validation: &Validation| serde_json::to_value(Verdict::of(validation)).unwrap();
+            assert_eq!(verdict(&checked)["signatures"], "checked");
+            let skipped = Validation { signatures: Signatures::Skipped, ..checked };
+            assert!(in_words(&skipped).contains("valid but for signatures, which were NOT CHECKED"));
+            assert_eq!(verdict(&skipped)["signatures"], "skipped");
+        }
     }
 
     #[test]

@@ -47,11 +47,13 @@ pub enum Role {
     Keys,
     /// `liotbchain chain …`
     Chain,
+    /// `liotbchain bench`
+    Bench,
     /// `liotbchain config …`, which takes every flag, to show what a command line would lead to.
     Config,
 }
 
-use Role::{Chain, Demo, Keys, Receiver, Sender};
+use Role::{Bench, Chain, Demo, Keys, Receiver, Sender};
 
 /// The commands that open a chain.
 const STORE: &[Role] = &[Receiver, Demo, Chain];
@@ -61,7 +63,9 @@ const RECEIVE: &[Role] = &[Receiver, Demo];
 const SEND: &[Role] = &[Sender, Demo];
 /// The commands that listen.
 const SERVE: &[Role] = &[Receiver, Sender, Demo];
-const ALL: &[Role] = &[Receiver, Sender, Demo, Keys, Chain];
+/// The commands that keep something.
+const KEEP: &[Role] = &[Receiver, Sender, Demo, Keys, Chain];
+const ALL: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Bench];
 
 /// Every setting there is, in the order of `config show`.
 pub static TABLE: &[Setting] = &[
@@ -77,7 +81,7 @@ pub static TABLE: &[Setting] = &[
         default: Default::Text("./liotbchain-data"),
         kind: Kind::Path,
         meaning: "Folder of the sender's key and the SQLite file",
-        roles: ALL,
+        roles: KEEP,
     },
     Setting {
         name: "NETWORK_NAME",
@@ -155,14 +159,14 @@ pub static TABLE: &[Setting] = &[
         default: Default::Text("http://127.0.0.1:5001"),
         kind: Kind::Url,
         meaning: "The receiver the sender sends to",
-        roles: &[Sender],
+        roles: &[Sender, Bench],
     },
     Setting {
         name: "RECEIVER_TOKEN",
         default: Default::Absent("no token is sent"),
         kind: Kind::Secret { length_min: 1 },
         meaning: "The API_TOKEN of the receiver the sender sends to",
-        roles: &[Sender],
+        roles: &[Sender, Bench],
     },
     Setting {
         name: "API_TOKEN",
@@ -235,6 +239,28 @@ pub static TABLE: &[Setting] = &[
         kind: Kind::OneOf(&["text", "json"]),
         meaning: "How it is logged",
         roles: ALL,
+    },
+    Setting {
+        name: "LOG_FILE",
+        default: Default::Absent("the log goes to stderr"),
+        kind: Kind::Path,
+        meaning: "File a server logs to; a relative path lies in DATA_DIR",
+        roles: SERVE,
+    },
+    Setting {
+        name: "LOG_FILE_SIZE_MAX",
+        default: Default::Text("10485760"),
+        // Room for the longest line there is, and for some more.
+        kind: Kind::Whole { min: 65_536, max: 1 << 40 },
+        meaning: "Bytes of LOG_FILE, after which it is put aside and a new one begun",
+        roles: SERVE,
+    },
+    Setting {
+        name: "LOG_FILES_MAX",
+        default: Default::Text("5"),
+        kind: Kind::Whole { min: 1, max: 1000 },
+        meaning: "Log files kept, LOG_FILE among them; the oldest is deleted",
+        roles: SERVE,
     },
 ];
 

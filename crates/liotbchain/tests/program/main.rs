@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod chain;
+mod completions;
 mod demo;
 mod keys;
+mod manual;
 mod running;
 mod servers;

@@ -1,0 +1,251 @@
+//! Seals lists as they come: where nothing waits and mining is short, lists that fill blocks are admitted and sealed in
+//! one commit, instead of one commit that makes them durable and another that gives them their place.
+//!
+//! This is a shorter way to the same end. Whatever stands in it (another receiver seals, a transaction is known already,
+//! mining gives up, the store fails) sends the lists the long way, where each case has its answer.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use liotbchain_core::{PublicKey, TransactionId, VerifiedStatement};
+use liotbchain_store::{NewTransaction, Place, StoreError};
+
+use super::{
+    Sealer,
+    gathering::{Gathering, MinedBlock, MiningEnd, blocks_within},
+};
+use crate::ledger::LedgerConfig;
+
+/// Attempts that mining may take on average to be short: some milliseconds on a small device.
+const SHORT_ATTEMPTS: f64 = 32_768.0;
+
+/// The first lists of a batch that together fill blocks, with no transaction left over.
+pub(crate) struct Fill {
+    /// How many lists.
+    pub(crate) lists: usize,
+    statements: Vec<VerifiedStatement>,
+    keys: Vec<PublicKey>,
+    /// For each transaction of the lists, its place among the statements, which are distinct.
+    order: Vec<usize>,
+}
+
+impl Fill {
+    /// Chooses as many lists as fill blocks that are mined in a short time.
+    pub(crate) fn choose<'a>(
+        config: &LedgerConfig,
+        lists: impl Iterator<Item = &'a [NewTransaction]>,
+    ) -> Option<Self> {
+        let per_block = config.transactions_per_block as usize;
+        let most = blocks_within(SHORT_ATTEMPTS, config).saturating_mul(per_block);
+        let mut known: HashMap<TransactionId, usize> = HashMap::new();
+        let mut all = Self { lists: 0, statements: Vec::new(), keys: Vec::new(), order: Vec::new() };
+        let mut filled = (0, 0, 0);
+        for (number, list) in (1..).zip(lists) {
+            if known.len() + list.len() > most {
+                break;
+            }
+            for transaction in list {
+                let place = match known.entry(transaction.statement.id()) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(vacant) => {
+                        all.statements.push(transaction.statement.clone());
+                        all.add_key(transaction);
+                        *vacant.insert(all.statements.len() - 1)
+                    }
+                };
+                all.order.push(place);
+            }
+            if known.len().is_multiple_of(per_block) {
+                filled = (number, known.len(), all.order.len());
+            }
+        }
+        let (lists, statements, order) = filled;
+        all.statements.truncate(statements);
+        all.order.truncate(order);
+        (lists > 0).then_some(Self { lists, ..all })
+    }
+
+    /// Mostly, one device sends one list.
+    fn add_key(&mut self, transaction: &NewTransaction) {
+        if let Some(key) = &transaction.public_key
+            && self.keys.last().is_none_or(|last| last.key_id() != key.key_id())
+        {
+            self.keys.push(key.clone());
+        }
+    }
+}
+
+impl Sealer {
+    /// Admits and seals lists in one commit, and returns the place of each of their transactions. None where they must
+    /// go the long way.
+    pub(crate) async fn seal_directly(&mut self, fill: &Fill) -> Option<Vec<Place>> {
+        let is_open = self.is_nothing_left && self.shared.pending.get() == 0;
+        if !is_open {
+            return None;
+        }
+        match self.try_directly(fill).await {
+            Ok(places) => places,
+            Err(error) => {
+                tracing::debug!(%error, "lists were not sealed as they came");
+                self.forget();
+                None
+            }
+        }
+    }
+
+    async fn try_directly(&mut self, fill: &Fill) -> Result<Option<Vec<Place>>, StoreError> {
+        let store = Arc::clone(&self.shared.store);
+        if !self.hold_right().await? {
+            return Ok(None);
+        }
+        if self.branch.is_none() {
+            self.set_branch(store.branch().await?);
+            // Others may have admitted while they held the right, or nobody did.
+            if store.pending_count(1).await? > 0 {
+                return Ok(None);
+            }
+        }
+        let Some(mut gathering) = self.gather(fill.statements.clone()).await? else { return Ok(None) };
+        let new_keys: Vec<_> =
+            fill.keys.iter().filter(|key| gathering.next_sequence(&key.key_id()) == 0).cloned().collect();
+        if !new_keys.is_empty() {
+            store.add_keys(&new_keys).await?;
+        }
+        let expected_tip = gathering.branch.tip();
+        let end = gathering.mine_all(&self.shared);
+        self.failed_timestamp_ms = gathering.failed_timestamp_ms;
+        if !matches!(end, MiningEnd::Gathered) {
+            return Ok(None);
+        }
+        let places = places(&gathering, &fill.order);
+        Ok(self.commit(expected_tip, gathering, 0).await?.then_some(places))
+    }
+}
+
+fn places(gathering: &Gathering, order: &[usize]) -> Vec<Place> {
+    let of_block = |block: &MinedBlock| {
+        let (height, block_hash) = (block.block.height(), block.block.hash());
+        (0..block.block.transactions().len() as u32).map(move |position| Place {
+            height,
+            position,
+            block_hash,
+        })
+    };
+    let places: Vec<_> = gathering.blocks.iter().flat_map(of_block).collect();
+    order.iter().map(|place| places[*place]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use liotbchain_core::{Difficulty, Height};
+    use liotbchain_store::{Status, Store, memory::MemoryStore};
+
+    use super::*;
+    use crate::Ledger;
+
+    fn config(holder: &str) -> LedgerConfig {
+        LedgerConfig {
+            unsigned: true,
+            difficulty: Difficulty::new(1).unwrap(),
+            holder: holder.to_owned(),
+            ..LedgerConfig::default()
+        }
+    }
+
+    fn list(numbers: std::ops::Range<u8>) -> Vec<NewTransaction> {
+        let new = |number: u8| NewTransaction {
+            statement: VerifiedStatement::unsigned(number.to_string(), [number; 16]).unwrap(),
+            public_key: None,
+        };
+        numbers.map(new).collect()
+    }
+
+    /// How many lists are chosen, and how many transactions they hold.
+    fn chosen(lists: &[Vec<NewTransaction>]) -> Option<(usize, usize)> {
+        let fill = Fill::choose(&config("a"), lists.iter().map(Vec::as_slice))?;
+        Some((fill.lists, fill.order.len()))
+    }
+
+    /// A ledger whose first look found nothing.
+    async fn open(store: &Arc<dyn Store>, holder: &str) -> Ledger {
+        let ledger = Ledger::open(Arc::clone(store), config(holder)).await.unwrap();
+        while !ledger.sealer().lock().await.is_nothing_left {
+            tokio::task::yield_now().await;
+        }
+        ledger
+    }
+
+    async fn seal(ledger: &Ledger, list: &[NewTransaction]) -> Option<Vec<(Height, u32)>> {
+        let fill = Fill::choose(ledger.config(), [list].into_iter()).unwrap();
+        let places = ledger.sealer().lock().await.seal_directly(&fill).await?;
+        Some(places.iter().map(|place| (place.height, place.position)).collect())
+    }
+
+    #[test]
+    fn chooses_lists_as_long_as_they_fill_blocks() {
+        assert_eq!(chosen(&[list(0..2), list(2..4), list(4..5)]), Some((2, 4)));
+        assert_eq!(chosen(&[list(0..3), list(3..4), list(4..7)]), Some((2, 4)));
+        assert_eq!(chosen(&[list(0..1), list(1..4), list(4..5)]), Some((2, 4)));
+        assert_eq!(chosen(&[list(0..3)]), None);
+        assert_eq!(chosen(&[]), None);
+    }
+
+    #[test]
+    fn counts_a_transaction_once_however_often_it_stands_there() {
+        let twice = [list(0..2), list(0..2)].concat();
+        assert_eq!(chosen(std::slice::from_ref(&twice)), Some((1, 4)));
+        assert_eq!(chosen(&[list(0..2), list(1..2)]), Some((2, 3)));
+        assert_eq!(chosen(&[[list(0..1), list(0..1)].concat()]), None);
+    }
+
+    #[test]
+    fn chooses_none_whose_mining_is_long() {
+        let hard = LedgerConfig { difficulty: Difficulty::new(4).unwrap(), ..config("a") };
+        assert_eq!(blocks_within(SHORT_ATTEMPTS, &hard), 0);
+        assert!(Fill::choose(&hard, [&list(0..2)[..]].into_iter()).is_none());
+        assert_eq!(blocks_within(SHORT_ATTEMPTS, &LedgerConfig::default()), 127);
+    }
+
+    #[tokio::test]
+    async fn seals_lists_as_they_come() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        let twice = [list(0..4), list(1..3)].concat();
+        let places = [(1, 0), (1, 1), (2, 0), (2, 1), (1, 1), (2, 0)];
+        assert_eq!(seal(&ledger, &twice).await.unwrap(), places);
+        assert_eq!(seal(&ledger, &list(4..6)).await.unwrap(), [(3, 0), (3, 1)]);
+        let status = ledger.status();
+        assert_eq!((status.height, status.pending), (3, 0));
+        assert_eq!(store.branch().await.unwrap().unwrap().tip(), status.tip);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_goes_the_long_way_and_is_answered_there() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        seal(&ledger, &list(0..2)).await.unwrap();
+        assert_eq!(seal(&ledger, &list(1..3)).await, None);
+        assert_eq!(store.branch().await.unwrap().unwrap().height(), 1);
+        let submission = ledger.submit(list(1..3), Duration::ZERO).await.unwrap();
+        let statuses: Vec<_> = submission.acknowledgements.iter().map(|it| it.status).collect();
+        assert!(matches!(
+            statuses[..],
+            [Status::Sealed(Place { height: 1, position: 1, .. }), Status::Pending]
+        ));
+        // Now one waits, and nothing overtakes it.
+        assert_eq!(seal(&ledger, &list(3..5)).await, None);
+    }
+
+    #[tokio::test]
+    async fn goes_the_long_way_while_another_receiver_seals() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let (first, second) = (open(&store, "a").await, open(&store, "b").await);
+        seal(&first, &list(0..2)).await.unwrap();
+        assert_eq!(seal(&second, &list(2..4)).await, None);
+        assert_eq!(second.submit(list(2..4), Duration::ZERO).await.unwrap().acknowledgements.len(), 2);
+    }
+}
