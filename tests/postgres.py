@@ -10,6 +10,7 @@ PostgreSQL refuses to run as root; then everything runs as the user `postgres` t
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,10 +46,30 @@ class Cluster:
 
     def create(self):
         """Makes an empty cluster and starts it."""
+        self.make_folder()
+        self.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", self.data)
+        return self.start_on_a_free_port()
+
+    def create_standby_of(self, primary):
+        """Makes a copy of another cluster, in the place of what was here, and starts it as one that follows."""
+        if self.folder:
+            self.stop_if_running()
+            shutil.rmtree(self.data)
+        else:
+            self.make_folder()
+        source = f"host=127.0.0.1 port={primary.port} user=postgres"
+        self.run("pg_basebackup", "-N", "-R", "-X", "stream", "-c", "fast", "-d", source, "-D", self.data)
+        if self.port:
+            self.start()
+            return self
+        return self.start_on_a_free_port()
+
+    def make_folder(self):
         self.folder = tempfile.mkdtemp(prefix="liotbchain-postgres-", dir="/tmp")
         if os.getuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
-        self.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", self.data)
+
+    def start_on_a_free_port(self):
         # Between the choice of a port and its use somebody else may take it.
         for attempt in range(5):
             self.port = free_port()
@@ -64,8 +85,14 @@ class Cluster:
     def data(self):
         return os.path.join(self.folder, "data")
 
+    @property
+    def pid_file(self):
+        return os.path.join(self.data, "postmaster.pid")
+
     def start(self):
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=300"
+        # The name that a standby has to its primary.
+        options += " -c cluster_name=standby"
         self.pg_ctl("start", "-o", options)
 
     def stop(self, mode="fast"):
@@ -74,18 +101,37 @@ class Cluster:
     def restart(self, mode):
         self.pg_ctl("restart", "-m", mode)
 
-    def remove(self):
-        if self.folder and os.path.exists(self.data):
+    def promote(self):
+        self.pg_ctl("promote")
+
+    def kill(self):
+        """Ends the server as a power cut would: its processes end when the first of them is gone."""
+        with open(self.pid_file) as file:
+            os.kill(int(file.readline()), signal.SIGKILL)
+        # The number of the dead process may soon be another server's, for which these files would be taken.
+        os.remove(self.pid_file)
+        os.remove(os.path.join(self.folder, f".s.PGSQL.{self.port}.lock"))
+
+    def stop_if_running(self):
+        if os.path.exists(self.pid_file):
             try:
                 self.stop("immediate")
             except subprocess.CalledProcessError:
                 pass  # it was stopped already
+
+    def remove(self):
         if self.folder:
+            self.stop_if_running()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def pg_ctl(self, action, *options):
         log = os.path.join(self.folder, "log")
-        self.run("pg_ctl", action, "-D", self.data, "-w", "-t", "120", "-l", log, *options)
+        try:
+            self.run("pg_ctl", action, "-D", self.data, "-w", "-t", "120", "-l", log, *options)
+        except subprocess.CalledProcessError:
+            with open(log, errors="replace") as lines:
+                sys.stderr.writelines(lines.readlines()[-20:])
+            raise
 
     def run(self, program, *arguments):
         command = [find_program(program), *arguments]

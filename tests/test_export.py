@@ -5,6 +5,8 @@ import io
 import json
 import random
 import re
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -78,7 +80,21 @@ def test_takes_an_odd_but_valid_export(tmp_path, name):
     assert validated.returncode == 0, validated.stderr
     again = tmp_path / "again.ndjson"
     assert run("chain", "export", "--out", again, folder=tmp_path).returncode == 0
-    assert lines_of(again) == lines_of(path)
+    # The builder's exports end as those of earlier versions do: with a block.
+    *lines, end = lines_of(again)
+    assert lines == lines_of(path)
+    assert end["type"] == "end"
+
+
+@pytest.mark.parametrize("change", [{"blocks": 1}, {"transactions": 1}, {"tip": "00" * 32}, {"more": 1}, {}])
+def test_refuses_an_end_that_is_not_true_or_not_the_last(real_export, tmp_path, change):
+    *lines, end = real_export[0].read_bytes().splitlines(keepends=True)
+    ending = json.dumps(json.loads(end) | change).encode() + b"\n" if change else end + end
+    path = write(tmp_path, b"".join([*lines, ending]))
+    assert verify(path).returncode == 3
+    imported = run("chain", "import", path, folder=tmp_path)
+    assert imported.returncode == 3, imported.stderr
+    assert f"line {len(lines) + (1 if change else 2)}:" in imported.stderr
 
 
 def test_verifier_counts_pruned_transactions(tmp_path):
@@ -163,3 +179,54 @@ def test_the_steps_of_the_documentation_work(real_export, tmp_path):
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"{accepted // 3 * 3 + 1} transactions" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def long_export(tmp_path_factory):
+    """The export of a chain of 3,000 blocks, which an import writes in several commits."""
+    folder = tmp_path_factory.mktemp("long")
+    with Receiver(folder, DIFFICULTY=0) as receiver:
+        devices = [keys.new_ed25519(), keys.new_ec()]
+        for _ in range(3):
+            items = [devices[number % 2].item(cases.reading()) for number in range(1000)]
+            assert receiver.send(f"[{','.join(items)}]").status_code == 200
+        assert receiver.terminate() == 0
+    path = folder / "chain.ndjson"
+    assert run("chain", "export", "--out", path, folder=folder).returncode == 0
+    return path
+
+
+def height(folder):
+    shown = run("chain", "show", "--json", folder=folder)
+    return json.loads(shown.stdout)["height"] if shown.returncode == 0 else None
+
+
+def test_an_import_that_was_killed_is_gone_on_with(long_export, tmp_path):
+    heights = []
+    for attempt in range(1, 100):
+        # The system kills who writes a file beyond this, wherever in its work that is.
+        size = attempt * 200_000
+
+        def limit_files():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        imported = run("chain", "import", long_export, folder=tmp_path, preexec_fn=limit_files)
+        if imported.returncode == 0:
+            break
+        assert imported.returncode == -signal.SIGXFSZ, imported.stderr
+        heights.append(height(tmp_path))
+        assert heights[-1] is None or run("chain", "validate", folder=tmp_path).returncode == 0
+    else:
+        raise AssertionError(f"no import came to its end: {heights}")
+    reached = [it for it in heights if it is not None]
+    assert reached == sorted(reached) and any(0 < it < 3000 for it in reached), heights
+    assert run("chain", "export", "--out", "-", folder=tmp_path).stdout == long_export.read_text()
+
+
+def test_an_import_goes_on_with_no_other_chain(long_export, tmp_path):
+    other = write(tmp_path, mutants.ed25519_and_p256())
+    assert run("chain", "import", other, folder=tmp_path).returncode == 0
+    before = run("chain", "export", "--out", "-", folder=tmp_path).stdout
+    refused = run("chain", "import", long_export, folder=tmp_path)
+    assert refused.returncode == 1 and "holds a chain already" in refused.stderr
+    assert run("chain", "export", "--out", "-", folder=tmp_path).stdout == before

@@ -64,13 +64,13 @@ def screenshot(page, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
-def operation(page, path):
-    return page.locator(".opblock").filter(has=page.locator(f'[data-path="{path}"]'))
+def operation(page, method, path):
+    return page.locator(f".opblock-{method}").filter(has=page.locator(f'[data-path="{path}"]'))
 
 
-def try_out(page, path, body=None):
+def try_out(page, method, path, body=None):
     """Opens an operation, presses "Try it out" and "Execute", and returns the status that the page shows."""
-    block = operation(page, path)
+    block = operation(page, method, path)
     block.locator(".opblock-summary-control").click()
     # Where the page is set so, it starts with the form open.
     block.locator("button.try-out__btn").wait_for()
@@ -87,14 +87,20 @@ def try_out(page, path, body=None):
 def try_out_everything(page, server):
     """Every operation works as it stands on the page, with the example that it offers."""
     paths = server.get("/openapi.json").json()["paths"]
-    assert {path: try_out(page, path) for path in paths} == {path: "200" for path in paths}
+    for path, methods in paths.items():
+        for method, described in methods.items():
+            # The page shows an answer when it has all of it, and a stream of events has no end.
+            if "text/event-stream" in described["responses"].get("200", {}).get("content", {}):
+                continue
+            status = try_out(page, method, path)
+            assert status.startswith("2") and status in described["responses"], (method, path, status)
 
 
 def test_the_receivers_documentation_works(page, receiver):
     open_documentation(page, receiver)
     check_operations(page, receiver)
     try_out_everything(page, receiver)
-    assert "Genesis Block" in operation(page, "/get_chain").locator(".live-responses-table").inner_text()
+    assert "Genesis Block" in operation(page, "get", "/get_chain").locator(".live-responses-table").inner_text()
     assert len(receiver.chain()) == 2
     check_operations(page, receiver)
     screenshot(page, "receiver-apidocs")
@@ -118,7 +124,7 @@ def test_a_token_can_be_entered(page, tmp_path):
         page.locator(".auth-container input").fill(token)
         page.locator(".auth-container button.authorize").click()
         page.locator(".auth-container .btn-done").click()
-        assert try_out(page, "/receive_data", body) == "200"
+        assert try_out(page, "post", "/receive_data", body) == "200"
         assert len(receiver.chain()) == 2
 
 

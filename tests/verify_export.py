@@ -266,19 +266,24 @@ class Verifier:
         self.ids = set()
         self.transactions = 0
         self.pruned = 0
+        self.has_ended = False
 
     def read(self, lines):
         for number, line in enumerate(lines, 1):
             record = read_line(number, line)
             kind = record.get("type")
+            if self.has_ended:
+                raise Fault(f"line {number}", "nothing may follow the line of type end")
             if number == 1:
                 self.read_first(record)
             elif kind == "key":
                 self.read_key(record, number)
             elif kind == "block":
                 self.read_block(record)
+            elif kind == "end":
+                self.read_last(record, number)
             else:
-                raise Fault(f"line {number}", f"a line of type {kind!r}, expected key or block")
+                raise Fault(f"line {number}", f"a line of type {kind!r}, expected key, block or end")
         self.check_end()
 
     def read_first(self, record):
@@ -289,6 +294,20 @@ class Verifier:
         if version != VERSION:
             raise Fault("version", f"the export is of version {version}, known is {VERSION}")
         self.promised = (unhex(genesis, 32, "genesis"), unhex(tip, 32, "tip"), height)
+
+    def read_last(self, record, number):
+        shape = {"type": str, "blocks": int, "transactions": int, "tip": str}
+        _, blocks, transactions, tip = take(record, shape, f"line {number}")
+        if self.tip is None:
+            raise Fault("export", "it holds no block")
+        for field, said, read in [
+            ("blocks", blocks, self.history.size),
+            ("transactions", transactions, self.transactions),
+            ("tip", tip, self.tip.hex()),
+        ]:
+            if said != read:
+                raise Fault(field, f"the last line says {said}, above it stand {read}")
+        self.has_ended = True
 
     def read_key(self, record, number):
         _, key_id, pem = take(record, {"type": str, "key_id": str, "public_key": str}, f"line {number}")
