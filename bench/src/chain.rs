@@ -1,89 +1,59 @@
-//! A long chain: how long the receiver takes to start on it, to send all of it, and how much memory that needs.
+//! Long chains, made once and kept.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::Context;
-use liotbchain_core::{Difficulty, Statement, VerifiedStatement};
+use liotbchain_core::{Difficulty, VerifiedStatement, transaction::UNSIGNED_SALT_SIZE};
 use liotbchain_node::{Ledger, LedgerConfig};
-use liotbchain_sender::signer::{KeyKind, SigningKey};
 use liotbchain_store::{NewTransaction, OpenOptions, Store, sqlite::SqliteStore};
 
-use crate::{median, process::Receiver};
+/// Of what is kept: other tables or another format need another number.
+const VERSION: u32 = 1;
+const LIST: u64 = 20_000;
 
-const BLOCKS: usize = 100_000;
-const LIST: usize = 5_000;
-const ROUNDS: usize = 5;
-
-pub async fn measure(program: &Path) -> anyhow::Result<()> {
-    println!("## A chain of {BLOCKS} blocks, one transaction each, SQLite, median of {ROUNDS}\n");
-    println!("| | an empty chain | {BLOCKS} blocks |\n|---|---:|---:|");
-    let empty = tempfile::tempdir()?;
-    let long = tempfile::tempdir()?;
-    build(long.path()).await?;
-    let settings =
-        [("DIFFICULTY", "1"), ("TRANSACTIONS_PER_BLOCK", "1"), ("DATABASE_URL", "sqlite:chain.db")];
-    let mut rows: [[Vec<f64>; 5]; 2] = Default::default();
-    for _ in 0..ROUNDS {
-        for (folder, columns) in [empty.path(), long.path()].into_iter().zip(&mut rows) {
-            let receiver = Receiver::start(program, folder, &settings).await?;
-            columns[0].push(receiver.ready_after.as_secs_f64() * 1e3);
-            columns[1].push(receiver.peak_mib()?);
-            let (started, cpu_s) = (Instant::now(), receiver.cpu_s()?);
-            let mut answer = receiver.client.get(format!("{}/get_chain", receiver.url)).send().await?;
-            let mut bytes = 0;
-            while let Some(chunk) = answer.chunk().await? {
-                bytes += chunk.len();
-            }
-            columns[2].push(started.elapsed().as_secs_f64() * 1e3);
-            columns[3].push((receiver.cpu_s()? - cpu_s) * 1e3);
-            columns[4].push(receiver.peak_mib()?);
-            anyhow::ensure!(
-                folder != long.path() || bytes > BLOCKS * 100,
-                "the chain is not whole: {bytes} bytes"
-            );
-        }
+/// Returns a folder with a chain of so many transactions in `chain.db`, that of an earlier run if there is one. Its
+/// transactions are unsigned, which only makes them smaller and the chain faster to make.
+pub async fn long_chain(data: &Path, transactions: u64, per_block: u32) -> anyhow::Result<PathBuf> {
+    let folder = data.join(format!("chain-{transactions}-by-{per_block}-v{VERSION}"));
+    if !folder.exists() {
+        // Half a chain is no chain: it gets its name when it is whole.
+        let unfinished = folder.with_extension("unfinished");
+        let _ = std::fs::remove_dir_all(&unfinished);
+        std::fs::create_dir_all(&unfinished)?;
+        make(&unfinished.join("chain.db"), transactions, per_block).await?;
+        std::fs::rename(&unfinished, &folder)?;
     }
-    let [empty, long] = rows.map(|columns| columns.map(median));
-    let names = [
-        "start until ready, ms",
-        "peak memory after the start, MiB",
-        "`GET /get_chain`, ms",
-        "`GET /get_chain`, ms CPU of the receiver",
-        "peak memory after it, MiB",
-    ];
-    for (name, (empty, long)) in names.iter().zip(empty.iter().zip(long)) {
-        println!("| {name} | {empty:.1} | {long:.1} |");
-    }
-    println!();
-    Ok(())
+    Ok(folder)
 }
 
-async fn build(folder: &Path) -> anyhow::Result<()> {
-    let store = Arc::new(SqliteStore::open(&folder.join("chain.db"), &OpenOptions::default()).await?);
+async fn make(file: &Path, transactions: u64, per_block: u32) -> anyhow::Result<()> {
+    let store = Arc::new(SqliteStore::open(file, &OpenOptions::default()).await?);
     let config = LedgerConfig {
-        difficulty: Difficulty::new(1)?,
-        transactions_per_block: 1,
+        difficulty: Difficulty::new(0)?,
+        transactions_per_block: per_block,
         mining_threads: 1,
+        unsigned: true,
         ..LedgerConfig::default()
     };
-    let ledger = Ledger::open(store as Arc<dyn Store>, config).await?;
-    let key = SigningKey::generate(KeyKind::Ed25519)?;
-    for start in (0..BLOCKS).step_by(LIST) {
-        let list = (start..start + LIST).map(|number| {
-            let payload = format!(r#"{{"device": "Raspberry Pi 1", "distance": {number}}}"#);
-            let signature = key.sign(payload.as_bytes());
-            let statement = Statement { key_id: key.public_key().key_id(), payload, signature };
-            let statement = VerifiedStatement::verify(statement, key.public_key())?;
-            Ok(NewTransaction { statement, public_key: Some(key.public_key().clone()) })
+    let ledger = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, config).await?;
+    for start in (0..transactions).step_by(LIST as usize) {
+        let list = (start..transactions.min(start + LIST)).map(|number| {
+            let payload = format!(
+                r#"{{"device": "Raspberry Pi 1", "distance": {}, "timestamp": {number}.25}}"#,
+                number % 400
+            );
+            let statement = VerifiedStatement::unsigned(payload, [0; UNSIGNED_SALT_SIZE])?;
+            Ok(NewTransaction { statement, public_key: None })
         });
-        ledger.submit(list.collect::<anyhow::Result<_>>()?, Duration::from_secs(300)).await?;
+        ledger.submit(list.collect::<anyhow::Result<_>>()?, Duration::from_secs(600)).await?;
     }
-    let height = usize::try_from(ledger.status().height).context("a height fits")?;
+    let height = u64::from(ledger.status().height);
     ledger.shutdown().await;
-    anyhow::ensure!(height == BLOCKS, "only {height} blocks were mined");
+    store.close().await;
+    let expected = transactions / u64::from(per_block);
+    anyhow::ensure!(height == expected, "{height} blocks were mined instead of {expected}");
     Ok(())
 }

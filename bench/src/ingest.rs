@@ -1,49 +1,46 @@
-//! What an accepted reading costs the receiver, beside its signature alone and its row alone.
+//! What an accepted reading costs the receiver on SQLite, beside its signature alone and its rows alone.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use liotbchain_core::{PublicKey, Statement};
-use liotbchain_sender::signer::{KeyKind, SigningKey};
-use liotbchain_store::{OpenOptions, Store, sqlite::SqliteStore};
+use liotbchain_sender::signer::KeyKind;
 
-use crate::{
-    median,
-    process::{Receiver, own_cpu_s},
-};
+use crate::{Place, bare, median, process::Receiver, readings::Readings, traffic, verdict};
 
-const READINGS: usize = 4_000;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+/// At most so many times the bare limits together.
+const BAR: f64 = 1.4;
 
-pub async fn measure(program: &Path) -> anyhow::Result<()> {
+pub async fn measure(place: &Place) -> anyhow::Result<()> {
+    println!("## Readings accepted over HTTP, SQLite, difficulty 2, one connection, median of {ROUNDS}\n");
     println!(
-        "## Readings accepted over HTTP, SQLite, difficulty 2, one connection, {READINGS} readings, median of {ROUNDS}\n"
+        "| key | a list, and a block, of | receiver, µs CPU | bare verify, µs CPU | bare insert, µs CPU | receiver over both | bar | | accepted a second |"
     );
-    println!(
-        "CPU of the receiver's process, per reading, with its signature checked, its block mined, stored and answered.\n"
-    );
-    println!(
-        "| key | a list, and a block, of | receiver, µs CPU | bare verify, µs CPU | bare durable insert, µs CPU | receiver over both | accepted a second |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---|---:|");
     for kind in [KeyKind::Rsa, KeyKind::Ed25519] {
-        let key = SigningKey::generate(kind)?;
-        for size in [2, 100] {
-            let mut columns = [const { Vec::new() }; 4];
-            for round in 0..ROUNDS {
-                let statements: Vec<_> = (0..READINGS).map(|number| sign(&key, round, number)).collect();
-                let verify = verify(key.public_key(), &statements)?;
-                let insert = insert(&statements, size).await?;
-                let (cpu, rate) = accept(program, key.public_key(), &statements, size).await?;
-                for (column, value) in columns.iter_mut().zip([cpu, verify, insert, rate]) {
+        for (size, count) in [(100, 50_000), (2, 10_000)] {
+            let readings = Readings::load(&place.data, kind, count)?;
+            let mut columns = [const { Vec::new() }; 5];
+            for _ in 0..ROUNDS {
+                let folder = tempfile::tempdir()?;
+                let verify = bare::verify(&readings)?;
+                let insert = bare::Table::create(&folder.path().join("bare.db"))
+                    .await?
+                    .insert(&readings.statements, size)?;
+                let (cpu, rate) =
+                    accept(&place.program, folder.path(), "sqlite:chain.db", &readings, size).await?;
+                let ratio = cpu / (verify + insert);
+                for (column, value) in columns.iter_mut().zip([cpu, verify, insert, ratio, rate]) {
                     column.push(value);
                 }
             }
-            let [cpu, verify, insert, rate] = columns.map(median);
+            let [cpu, verify, insert, ratio, rate] = columns.map(median);
+            let (bar, kept) = match size {
+                100 => (format!("≤ {BAR}"), verdict(ratio <= BAR)),
+                _ => (String::new(), ""),
+            };
             println!(
-                "| {} | {size} | {cpu:.0} | {verify:.0} | {insert:.0} | {:.2} | {rate:.0} |",
-                key.public_key().algorithm(),
-                cpu / (verify + insert),
+                "| {} | {size} | {cpu:.1} | {verify:.1} | {insert:.1} | {ratio:.2} | {bar} | {kept} | {rate:.0} |",
+                readings.key.algorithm(),
             );
         }
     }
@@ -51,80 +48,26 @@ pub async fn measure(program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sign(key: &SigningKey, round: usize, number: usize) -> Statement {
-    let payload = format!(r#"{{"device": "Raspberry Pi 1", "distance": {number}, "timestamp": {round}.5}}"#);
-    let signature = key.sign(payload.as_bytes());
-    Statement { key_id: key.public_key().key_id(), payload, signature }
-}
-
-/// Returns microseconds a signature.
-fn verify(key: &PublicKey, statements: &[Statement]) -> anyhow::Result<f64> {
-    let started = own_cpu_s()?;
-    // Often enough for a clock of hundredths of a second.
-    for _ in 0..4 {
-        for statement in statements {
-            key.verify(statement.payload.as_bytes(), &statement.signature)?;
-        }
-    }
-    Ok((own_cpu_s()? - started) * 1e6 / (4 * statements.len()) as f64)
-}
-
-/// Writes the same rows into the same tables, by SQL alone, with the same promise: a commit a list. Returns
-/// microseconds a row.
-async fn insert(statements: &[Statement], size: usize) -> anyhow::Result<f64> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("bare.db");
-    SqliteStore::open(&file, &OpenOptions::default()).await?.close().await;
-    let mut database = rusqlite::Connection::open(&file)?;
-    database.pragma_update(None, "journal_mode", "WAL")?;
-    database.pragma_update(None, "synchronous", "FULL")?;
-    let started = own_cpu_s()?;
-    for list in statements.chunks(size) {
-        let transaction = database.transaction()?;
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO transactions (id, key, received_ms, payload, signature) VALUES (?, 0, 0, ?, ?)",
-        )?;
-        for statement in list {
-            insert.execute((statement.id().as_bytes(), &statement.payload, &statement.signature))?;
-        }
-        drop(insert);
-        transaction.commit()?;
-    }
-    Ok((own_cpu_s()? - started) * 1e6 / statements.len() as f64)
-}
-
-/// Returns microseconds of the receiver's processor time a reading, and readings a second.
-async fn accept(
+/// Sends all readings over one connection to a receiver of its own; each list fills a block. Returns microseconds of the
+/// receiver's CPU a reading, and readings a second.
+pub async fn accept(
     program: &Path,
-    key: &PublicKey,
-    statements: &[Statement],
+    folder: &Path,
+    database: &str,
+    readings: &Readings,
     size: usize,
 ) -> anyhow::Result<(f64, f64)> {
-    let folder = tempfile::tempdir()?;
     let per_block = size.to_string();
-    let settings = [("TRANSACTIONS_PER_BLOCK", per_block.as_str()), ("MINING_THREADS", "1")];
-    let receiver = Receiver::start(program, folder.path(), &settings).await?;
-    let pem = serde_json::to_string(&key.to_pem())?;
-    let bodies: Vec<_> = statements.chunks(size).map(|list| body(list, &pem)).collect();
-    let url = format!("{}/receive_data", receiver.url);
-    let (started, cpu_s) = (Instant::now(), receiver.cpu_s()?);
-    for body in bodies {
-        let request = receiver.client.post(&url).header("content-type", "application/json").body(body);
-        let answer = request.send().await?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        let sealed = text.matches("\"sealed\"").count();
-        anyhow::ensure!(status.is_success() && sealed == size.min(statements.len()), "{status}: {text}");
-    }
-    let (elapsed_s, cpu_s) = (started.elapsed().as_secs_f64(), receiver.cpu_s()? - cpu_s);
-    let count = statements.len() as f64;
-    Ok((cpu_s * 1e6 / count, count / elapsed_s))
-}
-
-fn body(list: &[Statement], pem: &str) -> String {
-    let items = list.iter().map(|statement| {
-        let signature = STANDARD.encode(&statement.signature);
-        format!(r#"{{"data":{},"signature":"{signature}","public_key":{pem}}}"#, statement.payload)
-    });
-    format!("[{}]", items.collect::<Vec<_>>().join(","))
+    let settings = [("TRANSACTIONS_PER_BLOCK", per_block.as_str()), ("DATABASE_URL", database)];
+    let receiver = Receiver::start(program, folder, &settings).await?;
+    let requests = Arc::new(traffic::requests(&receiver.address, readings.bodies(size)));
+    let is_sealed = match size {
+        2 => |answer: &[u8]| traffic::count_sealed(answer) == 2,
+        _ => |answer: &[u8]| traffic::count_sealed(answer) == 100,
+    };
+    let cpu_s = receiver.cpu_s()?;
+    let (_, elapsed) = traffic::send_all(&receiver.address, &requests, 1, Duration::MAX, is_sealed).await?;
+    let cpu_s = receiver.cpu_s()? - cpu_s;
+    let count = readings.statements.len() as f64;
+    Ok((cpu_s * 1e6 / count, count / elapsed.as_secs_f64()))
 }

@@ -8,12 +8,15 @@ use std::{
 };
 
 use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The kernel counts processor time in hundredths of a second on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub struct Receiver {
     child: Child,
+    /// Host and port.
+    pub address: String,
     pub url: String,
     pub client: reqwest::Client,
     /// From the start of the process until it said that it is ready.
@@ -23,13 +26,13 @@ pub struct Receiver {
 impl Receiver {
     /// Starts the program on a free port, with settings from the environment alone, and waits until it is ready.
     pub async fn start(program: &Path, data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let started = Instant::now();
         let child = Command::new(program)
             .arg("receiver")
             .current_dir(data_dir)
             .env("DATA_DIR", data_dir)
-            .env("RECEIVER_LISTEN", address.to_string())
+            .env("RECEIVER_LISTEN", &address)
             .env("LOG_LEVEL", "error")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
@@ -39,6 +42,7 @@ impl Receiver {
         let mut receiver = Self {
             child,
             url: format!("http://{address}"),
+            address,
             client: reqwest::Client::builder().build()?,
             ready_after: Duration::ZERO,
         };
@@ -57,13 +61,27 @@ impl Receiver {
 
     /// Returns the processor time that the process has used, in seconds.
     pub fn cpu_s(&self) -> anyhow::Result<f64> {
-        cpu_s(&self.child.id().to_string())
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(')').context("unknown form of /proc/…/stat")?;
+        let ticks: f64 =
+            fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
+        Ok(ticks / TICKS_PER_SECOND)
     }
 
     /// Returns the most memory that the process has held so far, in MiB.
     pub fn peak_mib(&self) -> anyhow::Result<f64> {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// Returns the memory that the process holds, in MiB.
+    pub fn resident_mib(&self) -> anyhow::Result<f64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    fn memory_mib(&self, field: &str) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)
     }
@@ -77,16 +95,8 @@ impl Drop for Receiver {
     }
 }
 
-/// Returns the processor time that this process has used, in seconds.
-pub fn own_cpu_s() -> anyhow::Result<f64> {
-    cpu_s("self")
-}
-
-fn cpu_s(process: &str) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
-    let (_, fields) = stat.rsplit_once(')').context("unknown form of /proc/…/stat")?;
-    let ticks: f64 =
-        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
-    Ok(ticks / TICKS_PER_SECOND)
+/// Returns the processor time that this thread has used, in seconds.
+pub fn thread_cpu_s() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
