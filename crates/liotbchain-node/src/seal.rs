@@ -10,7 +10,7 @@ use std::{
 };
 
 use liotbchain_core::{
-    BlockHash, Branch, CheckedBlock, KeyId, TimestampMs, TransactionId, VerifiedStatement,
+    BlockHash, Branch, CheckedBlock, KeyId, Statement, TimestampMs, TransactionId, VerifiedStatement,
 };
 use liotbchain_store::{Pending, Place, Right, Status, StoreError};
 use tokio::{
@@ -45,7 +45,7 @@ const STORE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration:
 /// How often an idle ledger counts what is pending: other receivers on the same store admit unseen.
 const IDLE_POLL: Duration = Duration::from_secs(1);
 /// Shortest time between two looks at what another receiver says it has changed.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How often a receiver that does not seal looks without being told.
 const ELSEWHERE_POLL: Duration = Duration::from_millis(250);
 /// How often it counts what is pending.
@@ -397,12 +397,22 @@ impl Sealer {
             let stored = shared.store.statements(&missing).await?;
             let key_ids: HashSet<_> = stored.values().map(|statement| statement.key_id).collect();
             let keys = shared.store.public_keys(&key_ids.into_iter().collect::<Vec<_>>()).await?;
-            for (id, statement) in stored {
-                let verified = match keys.get(&statement.key_id) {
-                    Some(key) => VerifiedStatement::verify(statement, key).ok(),
-                    None => VerifiedStatement::check_unsigned(statement).ok(),
+            // Many where another receiver admitted them: no work for a thread that answers requests.
+            let verified = tokio::task::spawn_blocking(move || {
+                let verify = |(id, statement): (TransactionId, Statement)| {
+                    let verified = match keys.get(&statement.key_id) {
+                        Some(key) => VerifiedStatement::verify(statement, key).ok(),
+                        None => VerifiedStatement::check_unsigned(statement).ok(),
+                    };
+                    (id, verified.filter(|verified| verified.id() == id))
                 };
-                match verified.filter(|verified| verified.id() == id) {
+                stored.into_iter().map(verify).collect::<Vec<_>>()
+            });
+            let verified = verified
+                .await
+                .map_err(|panic| StoreError::Corrupt(format!("verifying what is pending failed: {panic}")))?;
+            for (id, verified) in verified {
+                match verified {
                     Some(verified) => _ = found.insert(id, verified),
                     None => {
                         tracing::error!(%id, "a pending transaction was changed in the store: it is left alone");
