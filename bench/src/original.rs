@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 /// More than any receiver takes in [`SPAN`].
 const READINGS: usize = 120_000;
 const SPAN: Duration = Duration::from_secs(4);
-const CONNECTIONS: [usize; 6] = [1, 2, 4, 8, 16, 32];
+const CONNECTIONS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 /// With two, the original forks its chain.
 const ORIGINAL_CONNECTIONS: usize = 1;
 
