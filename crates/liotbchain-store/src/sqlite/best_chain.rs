@@ -151,16 +151,19 @@ fn insert_block(connection: &Connection, block: &CheckedBlock, total_work: Work)
 
 fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<(), StoreError> {
     let mut keys = KeyNumbers::new(connection)?;
+    // Not one statement with DO UPDATE: SQLite then copies each page that it may have to undo into a temporary file.
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO transactions (id, height, position, sequence, signature, key, received_ms, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
+    )?;
     // The same statement may have been signed twice: what the block holds is what its root commits to.
-    let mut seal = connection.prepare_cached(
-        "INSERT INTO transactions (id, key, received_ms, height, position, sequence, payload, signature)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT (id) DO UPDATE SET height = excluded.height, position = excluded.position,
-                sequence = excluded.sequence, signature = excluded.signature
-         WHERE height IS NULL",
+    let mut update = connection.prepare_cached(
+        "UPDATE transactions SET height = ?2, position = ?3, sequence = ?4, signature = ?5
+         WHERE id = ?1 AND height IS NULL",
     )?;
     let (height, received_ms) = (block.height(), block.header().timestamp_ms.cast_signed());
     let mut counts = HashMap::new();
+    let mut were_pending = false;
     for (position, (transaction, id)) in (0u32..).zip(block.transactions().iter().zip(block.ids())) {
         let (Some(statement), Some(id)) = (transaction.statement(), id) else {
             return Err(StoreError::Config {
@@ -170,17 +173,25 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
                 cure: "use an export of the chain that was not pruned".to_owned(),
             });
         };
-        let sealed = seal.execute((
-            &id.0,
-            keys.number(&statement.key_id)?,
-            received_ms,
-            height,
-            position,
-            transaction.sequence.cast_signed(),
-            &statement.payload,
-            &statement.signature,
-        ))?;
-        if sealed == 0 {
+        let place = (&id.0, height, position, transaction.sequence.cast_signed(), &statement.signature);
+        let mut insert = || {
+            let (id, height, position, sequence, signature) = place;
+            let key = keys.number(&statement.key_id)?;
+            let row = (id, height, position, sequence, signature, key, received_ms, &statement.payload);
+            Ok::<_, StoreError>(insert.execute(row)? == 1)
+        };
+        let mut update = || Ok::<_, StoreError>(update.execute(place)? == 1);
+        // Mostly all of a block were pending, or none.
+        let is_sealed = if were_pending {
+            let is_updated = update()?;
+            were_pending = is_updated;
+            is_updated || insert()?
+        } else {
+            let is_inserted = insert()?;
+            were_pending = !is_inserted;
+            is_inserted || update()?
+        };
+        if !is_sealed {
             return Err(StoreError::AlreadySealed);
         }
         *counts.entry(statement.key_id).or_default() += 1;
