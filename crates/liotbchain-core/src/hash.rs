@@ -21,6 +21,13 @@ pub struct ParseHashError {
     pub length: usize,
 }
 
+/// Writes a hash in hexadecimal without allocating: every answer to a list holds two a transaction.
+fn with_digits<T>(hash: &[u8; 32], write: impl FnOnce(&str) -> T) -> T {
+    let mut digits = [0; 64];
+    hex::encode_to_slice(hash, &mut digits).expect("32 bytes are 64 digits");
+    write(std::str::from_utf8(&digits).expect("hexadecimal digits are ASCII"))
+}
+
 macro_rules! hash_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -39,7 +46,7 @@ macro_rules! hash_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
+                with_digits(&self.0, |digits| f.write_str(digits))
             }
         }
 
@@ -62,7 +69,7 @@ macro_rules! hash_type {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                with_digits(&self.0, |digits| serializer.serialize_str(digits))
             }
         }
 
