@@ -13,9 +13,10 @@ use liotbchain_core::{
 };
 use liotbchain_store::{Right, Store, StoreError, StoredBlock};
 
-use crate::validate::PAGE_BYTES;
-
+/// Blocks that one read takes at most.
 const PAGE_BLOCKS: u32 = 512;
+/// Bytes of transactions that it takes at most, but for its first block.
+const PAGE_BYTES: usize = 4 << 20;
 const RIGHT_TTL: Duration = Duration::from_secs(60);
 
 /// Why a chain was not moved.

@@ -29,9 +29,6 @@ use keys::Keys;
 use pages::{BadRow, PageError, Pages};
 use walk::{Listed, Walk};
 
-/// Bytes of payload that one read of an export takes at most, but for its first block.
-pub(crate) const PAGE_BYTES: usize = 4 << 20;
-
 /// The result of a validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validation {
