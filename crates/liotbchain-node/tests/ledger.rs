@@ -255,3 +255,20 @@ async fn every_mining_kernel_of_this_machine_makes_the_same_chain() {
         assert_valid(&store, 8).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_read_in_parts_is_sealed_to_its_end() {
+    let store = memory();
+    let signer = Signer::new(1);
+    // 34 MB: more than a round reads.
+    let text = "x".repeat(65_000);
+    let list: Vec<_> = (0..520).map(|number| signer.sign(&format!("[{number},\"{text}\"]"))).collect();
+    let ledger = open(&store, LedgerConfig { transactions_per_block: 1_000, ..config() }).await;
+    ledger.submit(list, Duration::ZERO).await.unwrap();
+    ledger.shutdown().await;
+
+    let ledger = open(&store, LedgerConfig { transactions_per_block: 7, ..config() }).await;
+    assert_eq!(tokio::time::timeout(WAIT, ledger.mine_pending()).await.unwrap().unwrap(), None);
+    assert_eq!((ledger.status().height, ledger.status().pending), (75, 0));
+    assert_valid(&store, 520).await;
+}

@@ -141,7 +141,8 @@ fn places(gathering: &Gathering, order: &[usize]) -> Vec<Place> {
 mod tests {
     use std::time::Duration;
 
-    use liotbchain_core::{Difficulty, Height};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use liotbchain_core::{Difficulty, Height, Statement};
     use liotbchain_store::{Status, Store, memory::MemoryStore};
 
     use super::*;
@@ -238,6 +239,38 @@ mod tests {
         ));
         // Now one waits, and nothing overtakes it.
         assert_eq!(seal(&ledger, &list(3..5)).await, None);
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_was_admitted_since_the_last_look() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        let fill = Fill::choose(ledger.config(), [&list(1..3)[..]].into_iter()).unwrap();
+        // Held, so that no round looks, and the list goes the long way.
+        let mut sealer = ledger.sealer().lock().await;
+        ledger.submit(list(0..1), Duration::ZERO).await.unwrap();
+        assert!(sealer.is_nothing_left);
+        assert_eq!(sealer.seal_directly(&fill).await, None);
+    }
+
+    #[tokio::test]
+    async fn makes_a_key_known_that_signs_for_the_first_time() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        // RFC 8410: what stands before the 32 bytes of an Ed25519 key.
+        let mut spki = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        spki.extend_from_slice(pair.public_key().as_ref());
+        let key = PublicKey::from_spki_der(&spki).unwrap();
+        let signed = |payload: &str| {
+            let signature = pair.sign(payload.as_bytes()).as_ref().to_vec();
+            let statement = Statement { key_id: key.key_id(), payload: payload.to_owned(), signature };
+            let statement = VerifiedStatement::verify(statement, &key).unwrap();
+            NewTransaction { statement, public_key: Some(key.clone()) }
+        };
+        assert_eq!(seal(&ledger, &[signed("1"), signed("2")]).await.unwrap(), [(1, 0), (1, 1)]);
+        assert_eq!(seal(&ledger, &[signed("3"), signed("4")]).await.unwrap(), [(2, 0), (2, 1)]);
+        assert_eq!(store.next_sequences(&[key.key_id()]).await.unwrap()[&key.key_id()], 4);
     }
 
     #[tokio::test]
