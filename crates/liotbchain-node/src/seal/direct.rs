@@ -245,6 +245,8 @@ mod tests {
     async fn nothing_overtakes_what_was_admitted_since_the_last_look() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let ledger = open(&store, "a").await;
+        // From here on it has the right to seal, and knows the tip.
+        seal(&ledger, &list(3..5)).await.unwrap();
         let fill = Fill::choose(ledger.config(), [&list(1..3)[..]].into_iter()).unwrap();
         // Held, so that no round looks, and the list goes the long way.
         let mut sealer = ledger.sealer().lock().await;
