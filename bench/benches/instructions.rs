@@ -11,7 +11,10 @@
 #[path = "../../crates/liotbchain-server/src/items.rs"]
 #[allow(dead_code, unused_imports, reason = "the receiver's readers are not public; their tests come along")]
 mod items;
-#[path = "../../crates/liotbchain-server/src/json_text.rs"]
+#[path = "../../crates/liotbchain-http/src/json_keys.rs"]
+#[allow(dead_code, unused_imports, reason = "the same")]
+mod json_keys;
+#[path = "../../crates/liotbchain-http/src/json_text.rs"]
 #[allow(dead_code, unused_imports, reason = "the same")]
 mod json_text;
 #[path = "../../crates/liotbchain-server/src/python_json.rs"]

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use liotbchain_sender::signer::KeyKind;
 
-use crate::{Place, bare, median, process::Receiver, readings::Readings, traffic, verdict};
+use crate::{Place, bare, median, process::Server, readings::Readings, traffic, verdict};
 
 const ROUNDS: usize = 5;
 /// At most so many times the bare limits together.
@@ -59,7 +59,7 @@ pub async fn accept(
 ) -> anyhow::Result<(f64, f64)> {
     let per_block = size.to_string();
     let settings = [("TRANSACTIONS_PER_BLOCK", per_block.as_str()), ("DATABASE_URL", database)];
-    let receiver = Receiver::start(program, folder, &settings).await?;
+    let receiver = Server::receiver(program, folder, &settings).await?;
     let requests = Arc::new(traffic::requests(&receiver.address, readings.bodies(size)));
     let is_sealed = match size {
         2 => |answer: &[u8]| traffic::count_sealed(answer) == 2,

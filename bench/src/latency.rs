@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use liotbchain_sender::signer::KeyKind;
 
-use crate::{Place, cluster::Cluster, process::Receiver, readings::Readings, traffic, verdict};
+use crate::{Place, cluster::Cluster, process::Server, readings::Readings, traffic, verdict};
 
 const READINGS: usize = 150_000;
 const SPAN: Duration = Duration::from_secs(5);
@@ -72,11 +72,11 @@ async fn start(
     database: &str,
     list: usize,
     bodies: &[String],
-) -> anyhow::Result<(tempfile::TempDir, Receiver, Arc<Vec<Vec<u8>>>)> {
+) -> anyhow::Result<(tempfile::TempDir, Server, Arc<Vec<Vec<u8>>>)> {
     let folder = tempfile::tempdir()?;
     let per_block = list.to_string();
     let settings = [("TRANSACTIONS_PER_BLOCK", per_block.as_str()), ("DATABASE_URL", database)];
-    let receiver = Receiver::start(&place.program, folder.path(), &settings).await?;
+    let receiver = Server::receiver(&place.program, folder.path(), &settings).await?;
     let requests = Arc::new(traffic::requests(&receiver.address, bodies.to_vec()));
     Ok((folder, receiver, requests))
 }

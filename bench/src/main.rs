@@ -7,6 +7,7 @@
 mod bare;
 mod chain;
 mod cluster;
+mod gateway;
 mod growth;
 mod ingest;
 mod latency;
@@ -22,8 +23,10 @@ mod validate;
 
 use std::path::PathBuf;
 
-const SECTIONS: &[&str] =
-    &["mining", "ingest", "postgres", "original", "validate", "reading", "start", "growth", "latency"];
+const SECTIONS: &[&str] = &[
+    "mining", "ingest", "postgres", "original", "validate", "reading", "start", "growth", "latency",
+    "gateway",
+];
 
 /// Where things are.
 pub struct Place {
@@ -68,6 +71,7 @@ async fn main() -> anyhow::Result<()> {
             "start" => start::measure(&place).await?,
             "growth" => growth::measure(&place).await?,
             "latency" => latency::measure(&place).await?,
+            "gateway" => gateway::measure(&place).await?,
             other => anyhow::bail!("section {other} is not there"),
         }
     }

@@ -12,7 +12,7 @@ use anyhow::Context;
 use liotbchain_sender::signer::KeyKind;
 use tokio::net::TcpStream;
 
-use crate::{Place, cluster::Cluster, median, process::Receiver, readings::Readings, traffic, verdict};
+use crate::{Place, cluster::Cluster, median, process::Server, readings::Readings, traffic, verdict};
 
 const ROUNDS: usize = 3;
 /// More than any receiver takes in [`SPAN`].
@@ -99,7 +99,7 @@ async fn ours(
     let folder = tempfile::tempdir()?;
     let settings = settings(point, database);
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let receiver = Receiver::start(&place.program, folder.path(), &settings).await?;
+    let receiver = Server::receiver(&place.program, folder.path(), &settings).await?;
     accepted(&receiver.address, bodies, connections, SPAN, point.list).await
 }
 

@@ -1,4 +1,4 @@
-//! A receiver as a process of its own, and what it costs.
+//! A receiver or a sender as a process of its own, and what it costs.
 
 use std::{
     net::TcpListener,
@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The kernel counts processor time in hundredths of a second on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-pub struct Receiver {
+pub struct Server {
     child: Child,
     /// Host and port.
     pub address: String,
@@ -23,40 +23,59 @@ pub struct Receiver {
     pub ready_after: Duration,
 }
 
-impl Receiver {
-    /// Starts the program on a free port, with settings from the environment alone, and waits until it is ready.
-    pub async fn start(program: &Path, data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+impl Server {
+    /// Starts a receiver, and waits until it is ready.
+    pub async fn receiver(
+        program: &Path,
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        Self::start(program, ("receiver", "RECEIVER_LISTEN", "/readyz"), data_dir, settings).await
+    }
+
+    /// Starts a sender, and waits until it takes readings.
+    pub async fn sender(program: &Path, data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start(program, ("sender", "SENDER_LISTEN", "/healthz"), data_dir, settings).await
+    }
+
+    /// Starts the program on a free port, with settings from the environment alone.
+    async fn start(
+        program: &Path,
+        (command, listen, ready): (&str, &str, &str),
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let started = Instant::now();
         let child = Command::new(program)
-            .arg("receiver")
+            .arg(command)
             .current_dir(data_dir)
             .env("DATA_DIR", data_dir)
-            .env("RECEIVER_LISTEN", &address)
+            .env(listen, &address)
             .env("LOG_LEVEL", "error")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .context("the receiver does not start")?;
-        let mut receiver = Self {
+            .with_context(|| format!("the {command} does not start"))?;
+        let mut server = Self {
             child,
             url: format!("http://{address}"),
             address,
             client: reqwest::Client::builder().build()?,
             ready_after: Duration::ZERO,
         };
-        let ready = format!("{}/readyz", receiver.url);
-        while !receiver.client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
-            anyhow::ensure!(receiver.child.try_wait()?.is_none(), "the receiver ended at its start");
+        let ready = format!("{}{ready}", server.url);
+        while !server.client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            anyhow::ensure!(server.child.try_wait()?.is_none(), "the {command} ended at its start");
             anyhow::ensure!(
                 started.elapsed() < Duration::from_secs(60),
-                "the receiver is not ready after 60 s"
+                "the {command} is not ready after 60 s"
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        receiver.ready_after = started.elapsed();
-        Ok(receiver)
+        server.ready_after = started.elapsed();
+        Ok(server)
     }
 
     /// Returns the processor time that the process has used, in seconds.
@@ -87,7 +106,7 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
+impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use crate::{Place, chain::long_chain, median, process::Receiver, verdict};
+use crate::{Place, chain::long_chain, median, process::Server, verdict};
 
 const TRANSACTIONS: u64 = 1_000_000;
 const PER_BLOCK: u32 = 100;
@@ -17,7 +17,7 @@ pub async fn measure(place: &Place) -> anyhow::Result<()> {
     let settings = [("DATABASE_URL", "sqlite:chain.db"), ("TRANSACTIONS_PER_BLOCK", "100")];
     let mut columns = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        let receiver = Receiver::start(&place.program, &folder, &settings).await?;
+        let receiver = Server::receiver(&place.program, &folder, &settings).await?;
         let (idle_mib, cpu_s, started) = (receiver.resident_mib()?, receiver.cpu_s()?, Instant::now());
         let mut answer = receiver.client.get(format!("{}/get_chain", receiver.url)).send().await?;
         let mut bytes = answer.chunk().await?.context("an empty answer")?.len();

@@ -1,6 +1,6 @@
 //! How long the receiver takes to start on a long chain, and with how much memory.
 
-use crate::{Place, chain::long_chain, median, process::Receiver, verdict};
+use crate::{Place, chain::long_chain, median, process::Server, verdict};
 
 const BLOCKS: u64 = 1_000_000;
 const ROUNDS: usize = 7;
@@ -13,8 +13,8 @@ pub async fn measure(place: &Place) -> anyhow::Result<()> {
     let settings = [("DATABASE_URL", "sqlite:chain.db"), ("TRANSACTIONS_PER_BLOCK", "1")];
     let mut columns = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        let on_empty = Receiver::start(&place.program, empty.path(), &settings).await?;
-        let on_long = Receiver::start(&place.program, &long, &settings).await?;
+        let on_empty = Server::receiver(&place.program, empty.path(), &settings).await?;
+        let on_long = Server::receiver(&place.program, &long, &settings).await?;
         let values = [
             on_empty.ready_after.as_secs_f64(),
             on_long.ready_after.as_secs_f64(),

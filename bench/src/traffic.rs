@@ -60,7 +60,7 @@ impl Connection {
         let mut body = vec![0; length.context("an answer without its length")?];
         stream.read_exact(&mut body).await?;
         anyhow::ensure!(
-            status.as_deref() == Some("200"),
+            status.as_deref().is_some_and(|status| status.starts_with('2')),
             "answered {status:?}: {}",
             String::from_utf8_lossy(&body)
         );
@@ -73,10 +73,15 @@ impl Connection {
 
 /// Returns whole requests that post bodies to `/receive_data`.
 pub fn requests(address: &str, bodies: Vec<String>) -> Vec<Vec<u8>> {
+    requests_to(address, "/receive_data", bodies)
+}
+
+/// Returns whole requests that post JSON to a path.
+pub fn requests_to(address: &str, path: &str, bodies: Vec<String>) -> Vec<Vec<u8>> {
     let request = |body: String| {
         let length = body.len();
         format!(
-            "POST /receive_data HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .into_bytes()
     };

@@ -4,7 +4,9 @@
 
 #[path = "../../crates/liotbchain-server/src/items.rs"]
 mod items;
-#[path = "../../crates/liotbchain-server/src/json_text.rs"]
+#[path = "../../crates/liotbchain-http/src/json_keys.rs"]
+mod json_keys;
+#[path = "../../crates/liotbchain-http/src/json_text.rs"]
 mod json_text;
 #[path = "../../crates/liotbchain-server/src/python_json.rs"]
 mod python_json;

@@ -78,6 +78,15 @@ impl ApiError {
         Self { status, retry_after: None, body: Arc::new(body) }
     }
 
+    /// Refuses a request for now, 503, for a reason that the client may know. Nothing is logged: it comes with every
+    /// request for as long as it lasts, and whoever is at the reason tells it once.
+    pub fn busy(code: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        let body =
+            ErrorBody { status: "error", message: message.into(), code, items: Vec::new(), request_id: None };
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { status, retry_after: Some(retry_after), body: Arc::new(body) }
+    }
+
     /// Reports a fault in the program itself.
     pub fn internal(cause: &dyn fmt::Display) -> Self {
         Self::failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the server made a mistake", cause)

@@ -2,8 +2,8 @@
 //!
 //! [`Edge::bind`] takes a port or says why not, [`guard`] puts the checks at the door of a router, [`serve`] accepts
 //! connections within [`Limits`], [`JsonBody`] reads a request, [`ApiError`] is the one shape of every refusal (and below
-//! a path of [`problems_below`] a [`Problem`]), and [`apidocs`] shows the routes in a browser. TLS is left to a proxy in
-//! front.
+//! a path of [`problems_below`] a [`Problem`]), and [`apidocs`] shows the routes in a browser. [`json_text`] reads JSON and
+//! keeps its bytes. TLS is left to a proxy in front.
 
 mod apidocs;
 mod bind;
@@ -11,6 +11,8 @@ mod body;
 mod encoding;
 mod error;
 mod guard;
+pub mod json_keys;
+pub mod json_text;
 mod problem;
 mod serve;
 

@@ -18,17 +18,17 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Returns the text of one reading by a device drawn at random.
+    /// Returns one reading by a device drawn at random: its name and the text.
     ///
     /// `now` comes from the system's clock, which may stand still or be set back; the reading's time then goes on by a
     /// microsecond.
-    pub fn measure(&mut self, now: SystemTime) -> String {
+    pub fn measure(&mut self, now: SystemTime) -> (&'static str, String) {
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
         self.last_us = now_us.max(self.last_us + 1);
         let mut random = rand::rng();
         let device = DEVICES.choose(&mut random).copied().unwrap_or(DEVICES[0]);
-        reading(device, random.random_range(50..=200), self.last_us)
+        (device, reading(device, random.random_range(50..=200), self.last_us))
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn python_writes_the_same_text() {
         let mut devices = Devices::default();
-        let texts = Vec::from_iter((0..500).map(|_| devices.measure(SystemTime::now())));
+        let texts = Vec::from_iter((0..500).map(|_| devices.measure(SystemTime::now()).1));
         let program = "import json, sys\nfor line in sys.argv[1:]: print(json.dumps(json.loads(line)))";
         let output = Command::new("python3")
             .args(["-c", program])
@@ -75,7 +75,7 @@ mod tests {
         let mut devices = Devices::default();
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let clock = [now, now, now - Duration::from_secs(60), now, UNIX_EPOCH - Duration::from_secs(1)];
-        let texts = Vec::from_iter(clock.iter().cycle().take(20_000).map(|now| devices.measure(*now)));
+        let texts = Vec::from_iter(clock.iter().cycle().take(20_000).map(|now| devices.measure(*now).1));
         let time = |text: &String| {
             text.split_once("timestamp\": ").unwrap().1.trim_end_matches('}').parse::<f64>().unwrap()
         };
@@ -89,7 +89,7 @@ mod tests {
         let mut seen = (HashSet::new(), HashSet::new());
         for _ in 0..20_000 {
             let reading: serde_json::Value =
-                serde_json::from_str(&devices.measure(SystemTime::now())).unwrap();
+                serde_json::from_str(&devices.measure(SystemTime::now()).1).unwrap();
             seen.0.insert(reading["device"].as_str().unwrap().to_owned());
             seen.1.insert(reading["distance"].as_u64().unwrap());
         }

@@ -1,361 +1,401 @@
-//! Posting a list to the receiver, and reading what its answer means for the list.
+//! The way on: records are taken from the outbox, posted to a receiver, and settled by what it answers.
+//!
+//! One request is on its way at a time, and a list that failed is posted again before the next, so that the readings of
+//! a device arrive in their order. A record leaves the outbox only when an answer names its id, or is set aside when a
+//! receiver refuses that very record; whatever else happens, it waits.
 
-use std::{error::Error, time::Duration};
+use std::{collections::VecDeque, fmt, pin::pin, str::FromStr, time::Duration};
 
-use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER},
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
 };
-use serde::Deserialize;
 
-use crate::list::List;
+mod answer;
+mod backoff;
+mod batch;
+pub(crate) mod clock;
+mod link;
+mod outage;
+mod receiver;
+mod rota;
+mod settle;
+mod status;
 
-/// Where readings go. The token shows in no `Debug` and no log.
+use answer::{Failure, Reply};
+use batch::Batch;
+use link::Link;
+use outage::Outage;
+pub use receiver::{Receiver, ReceiverError};
+use rota::Rota;
+pub use status::{Accepted, ForwardStatus, LastAnswer, LastError};
+
+use crate::{
+    gateway::now_ms,
+    journal::Journal,
+    outbox::{Outbox, OutboxError, OutboxStatus, Record},
+};
+
+/// Records and bytes of a list at most: enough that what is done once a list costs little of each record, and small
+/// enough that a list which is lost on the way is soon sent again.
+const RECORDS_MAX: usize = 1000;
+const SIZE_MAX: usize = 1 << 20;
+/// The original takes ten milliseconds a reading, and what it took of a list that it answers with an error is on its
+/// chain twice.
+const ORIGINAL_RECORDS_MAX: usize = 32;
+
+/// How long a post may take: the receiver answers within its `SEAL_WAIT`, 5 s if not set otherwise. Doubled each time
+/// that this is too short, since it may be set to as much as 300 s.
+const POST_TIME: Duration = Duration::from_secs(30);
+const POST_TIME_MAX: Duration = Duration::from_secs(330);
+
+/// How long a forwarder that is to stop waits for the answer to the list on its way.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+
+/// How long an outbox that cannot be read is left alone.
+const OUTBOX_DELAY: Duration = Duration::from_secs(1);
+
+/// What a receiver speaks. `Display` and `FromStr` use the words of the setting `RECEIVER_PROTOCOL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `POST /v1/transactions` of liotbchain.
+    V1,
+    /// `POST /receive_data` of the Python original. It acknowledges without naming ids, and stores what is sent twice
+    /// twice.
+    Original,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::Original => "original",
+        })
+    }
+}
+
+/// A text that names no protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such protocol: expected v1 or original, got {0}")]
+pub struct ParseProtocolError(String);
+
+impl FromStr for Protocol {
+    type Err = ParseProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ParseProtocolError> {
+        match text {
+            "v1" => Ok(Self::V1),
+            "original" => Ok(Self::Original),
+            _ => Err(ParseProtocolError(text.to_owned())),
+        }
+    }
+}
+
+/// Where records go.
 #[derive(Debug, Clone)]
-pub struct Receiver {
-    url: Url,
-    authorization: Option<HeaderValue>,
+pub struct ForwardConfig {
+    /// One receiver, or several of one chain: when one fails, the next is tried at once.
+    pub receivers: Vec<Receiver>,
+    /// What they speak.
+    pub protocol: Protocol,
 }
 
-/// Why a receiver cannot be sent to.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiverError {
-    /// The address is of no HTTP server.
-    #[error("{0} is not the address of a receiver: expected http:// or https:// in RECEIVER_URL")]
-    Url(Url),
-    /// The token does not fit into a header.
-    #[error("RECEIVER_TOKEN holds characters that no HTTP header can carry: expected visible ASCII")]
-    Token,
-    /// The HTTP client cannot be made, for want of certificates for example.
-    #[error("cannot set up the HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+/// Empties an outbox into a receiver.
+#[derive(Debug)]
+pub struct Forwarder {
+    outbox: Outbox,
+    journal: Journal,
+    protocol: Protocol,
+    links: Vec<Link>,
+    rota: Rota,
+    /// What was taken from the outbox, in the order in which it is posted.
+    queue: VecDeque<Batch>,
+    /// What comes after it, taken while a list was on its way.
+    ahead: Vec<Record>,
+    /// Records of a list at present: fewer than allowed where a receiver found a list too large.
+    records_max: usize,
+    status: watch::Sender<ForwardStatus>,
+    outbox_outage: Outage,
+    is_clock_wrong: bool,
 }
 
-impl Receiver {
-    /// Names a receiver by its base address, and the `API_TOKEN` it asks for.
+/// The outbox is closed: there is nothing more to do.
+#[derive(Debug)]
+struct Closed;
+
+impl Forwarder {
+    /// Prepares the way; nothing is sent before [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// [`ReceiverError`] says what is wrong with either.
-    pub fn new(url: Url, token: Option<&str>) -> Result<Self, ReceiverError> {
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(ReceiverError::Url(url));
-        }
-        let authorization = token.map(|token| {
-            let mut value =
-                HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ReceiverError::Token)?;
-            value.set_sensitive(true);
-            Ok::<_, ReceiverError>(value)
-        });
-        Ok(Self { url, authorization: authorization.transpose()? })
+    /// [`ReceiverError`] where there is no receiver, or no HTTP client can be set up.
+    pub fn new(config: ForwardConfig, outbox: Outbox, journal: Journal) -> Result<Self, ReceiverError> {
+        let ForwardConfig { receivers, protocol } = config;
+        let links = receivers.into_iter().map(|receiver| Link::new(receiver, protocol));
+        let links = links.collect::<Result<Vec<_>, _>>()?;
+        let receiver = links.first().ok_or(ReceiverError::None)?.url().to_string();
+        Ok(Self {
+            outbox,
+            journal,
+            protocol,
+            rota: Rota::new(links.len()),
+            links,
+            queue: VecDeque::new(),
+            ahead: Vec::new(),
+            records_max: most_records(protocol),
+            status: watch::Sender::new(ForwardStatus { receiver, ..ForwardStatus::default() }),
+            outbox_outage: Outage::default(),
+            is_clock_wrong: false,
+        })
     }
 
-    /// Returns the base address.
-    pub fn url(&self) -> &Url {
-        &self.url
+    /// Returns what forwarding is at, then and later.
+    pub fn status(&self) -> watch::Receiver<ForwardStatus> {
+        self.status.subscribe()
     }
 
-    fn is_on_this_machine(&self) -> bool {
-        match self.url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
+    /// Forwards until `shutdown` ends; then the request on its way is waited for, within bounds, and the rest stays in
+    /// the outbox.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        if self.protocol == Protocol::Original {
+            tracing::warn!(
+                "RECEIVER_PROTOCOL=original: this receiver does not say which readings it stored, and one that is sent \
+                 again after an error may be on its chain twice"
+            );
         }
-    }
-}
-
-/// What one post of a list came to.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Outcome {
-    /// The receiver has the readings for good.
-    Accepted(Answer),
-    /// The receiver looked at the list and will never take it.
-    Refused(Failure),
-    /// Something is set up wrongly; the list is not to blame, and only a person can change it.
-    Misconfigured(Failure),
-    /// It may work later.
-    Postponed(Failure),
-}
-
-/// What the receiver said of a list it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Readings in a block.
-    pub sealed: usize,
-    /// Readings stored that wait for a block.
-    pub pending: usize,
-    /// Heights of the lowest and the highest block that holds one.
-    pub heights: Option<(u32, u32)>,
-}
-
-/// Why a list was not taken.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Failure {
-    /// The receiver's status, if it answered.
-    pub http_status: Option<u16>,
-    /// What happened, and what to do about it.
-    pub message: String,
-    /// How long the receiver asks to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-/// A retry never waits longer than this for `Retry-After`: a wrong value must not silence a sender.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an answer that are read: 8,000 acknowledgements take about 2 MB.
-const ANSWER_SIZE_MAX: usize = 8 << 20;
-/// Bytes of a refusal that are shown to people.
-const MESSAGE_SIZE_MAX: usize = 500;
-
-/// Posts lists to one receiver.
-#[derive(Debug)]
-pub(crate) struct Forwarder {
-    client: Client,
-    route: Url,
-    receiver: Receiver,
-}
-
-impl Forwarder {
-    pub fn new(receiver: Receiver) -> Result<Self, ReceiverError> {
-        let mut route = receiver.url.clone();
-        match route.path_segments_mut() {
-            Ok(mut path) => drop(path.pop_if_empty().push("receive_data")),
-            Err(()) => return Err(ReceiverError::Url(receiver.url)),
-        }
-        let mut client = Client::builder()
-            .user_agent(concat!("liotbchain-sender/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            // Shorter than the receiver waits for a second request, so that no post meets a connection about to close.
-            .pool_idle_timeout(Duration::from_secs(5))
-            // A redirect would turn the post into a GET, or take the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            // The repetitions are ours: they are counted, logged and spread out.
-            .retry(reqwest::retry::never());
-        if receiver.is_on_this_machine() {
-            client = client.no_proxy();
-        }
-        Ok(Self { client: client.build()?, route, receiver })
-    }
-
-    /// Posts a list once.
-    pub async fn post(&self, list: &List, time: Duration) -> Outcome {
-        let mut request = self.client.post(self.route.clone()).timeout(time);
-        request = request.header(CONTENT_TYPE, "application/json").body(list.body.clone());
-        if let Some(authorization) = &self.receiver.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
-        match request.send().await {
-            Ok(response) => self.read(response, list.items).await,
-            Err(error) => Outcome::Postponed(self.unreached(&error, time)),
-        }
-    }
-
-    fn unreached(&self, error: &reqwest::Error, time: Duration) -> Failure {
-        let receiver = &self.receiver.url;
-        let message = if error.is_timeout() && !error.is_connect() {
-            format!("the receiver at {receiver} did not answer within {} seconds", time.as_secs())
-        } else {
-            let reason = root_cause(error);
-            format!(
-                "the receiver at {receiver} cannot be reached ({reason}): start it, or correct RECEIVER_URL"
-            )
-        };
-        Failure { http_status: None, message, retry_after: None }
-    }
-
-    async fn read(&self, response: Response, items: usize) -> Outcome {
-        let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(read_retry_after);
-        let location =
-            response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let failure = |message: String| Failure { http_status: Some(status.as_u16()), message, retry_after };
-        let body = match read_bounded(response).await {
-            Ok(body) => body,
-            Err(error) => {
-                return Outcome::Postponed(failure(format!("the receiver's answer broke off: {error}")));
-            }
-        };
-        if status == StatusCode::OK {
-            return match read_acknowledgements(&body, items) {
-                Some(acknowledged) => Outcome::Accepted(acknowledged),
-                None => {
-                    let receiver = &self.receiver.url;
-                    let message =
-                        format!("{receiver} answers, but not as a receiver does: correct RECEIVER_URL");
-                    Outcome::Misconfigured(failure(message))
+        let (stop, stopped) = watch::channel(false);
+        {
+            let mut work = pin!(self.work(stopped));
+            tokio::select! {
+                Closed = &mut work => {}
+                () = shutdown => {
+                    stop.send_replace(true);
+                    if timeout(CLOSE_TIME, work).await.is_err() {
+                        tracing::warn!("the receiver has not answered; what was sent to it stays in the queue");
+                    }
                 }
+            }
+        }
+        let ahead = self.ahead.iter().map(|record| record.slot);
+        let slots = self.queue.iter().flat_map(Batch::slots).chain(ahead).collect();
+        self.outbox.release(slots).await;
+    }
+
+    /// Goes on until it is to stop, or the outbox is closed.
+    async fn work(&mut self, mut stop: watch::Receiver<bool>) -> Closed {
+        let mut outbox = self.outbox.status();
+        loop {
+            if *stop.borrow() {
+                return Closed;
+            }
+            let (at, ready_at) = self.rota.next(Instant::now());
+            self.note_receiver(at);
+            let done = if self.queue.is_empty() {
+                outbox.mark_unchanged();
+                match self.take().await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.idle(at, ready_at, &mut outbox, &mut stop).await,
+                    Err(Closed) => Err(Closed),
+                }
+            } else if let Some(ready_at) = ready_at {
+                tokio::select! {
+                    () = stopped(&mut stop) => {}
+                    () = sleep_until(ready_at) => {}
+                }
+                Ok(())
+            } else if self.links[at].is_greeted || self.greet(at).await {
+                self.post(at).await
+            } else {
+                Ok(())
             };
-        }
-        let said = read_refusal(&body);
-        match status.as_u16() {
-            408 | 425 | 429 | 500..=599 => {
-                Outcome::Postponed(failure(format!("the receiver answers {status}: {said}")))
+            if let Err(Closed) = done {
+                return Closed;
             }
-            _ => match cure(status, location.as_deref()) {
-                Some(cure) => {
-                    Outcome::Misconfigured(failure(format!("the receiver answers {status}: {said}; {cure}")))
+        }
+    }
+
+    /// Waits for something to send. Meanwhile a receiver that was not reached yet, or is no longer, is looked for, so
+    /// that the status tells how things stand.
+    async fn idle(
+        &mut self,
+        at: usize,
+        ready_at: Option<Instant>,
+        outbox: &mut watch::Receiver<OutboxStatus>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Closed> {
+        let now = Instant::now();
+        let outbox_at = self.outbox_outage.is_on().then(|| now + OUTBOX_DELAY);
+        tokio::select! {
+            () = stopped(stop) => {}
+            changed = outbox.changed() => changed.map_err(|_| Closed)?,
+            () = sleep_until(outbox_at.unwrap_or(now)), if outbox_at.is_some() => {}
+            () = sleep_until(ready_at.unwrap_or(now)), if !self.links[at].is_greeted => {
+                self.greet(at).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next list from the outbox, and returns whether there was one.
+    async fn take(&mut self) -> Result<bool, Closed> {
+        match self.outbox.take(self.records_max, SIZE_MAX).await {
+            Ok(records) => {
+                self.outbox_outage.ended(Instant::now());
+                let is_some = !records.is_empty();
+                if is_some {
+                    self.queue.push_back(Batch::new(records));
                 }
-                None => {
-                    Outcome::Refused(failure(format!("the receiver refuses the list with {status}: {said}")))
+                Ok(is_some)
+            }
+            Err(OutboxError::Closed) => Err(Closed),
+            Err(error) => {
+                if self.outbox_outage.failed(&error.to_string(), Instant::now()) {
+                    tracing::error!(%error, "nothing can be sent");
                 }
-            },
+                Ok(false)
+            }
         }
     }
-}
 
-/// Returns what to change where an answer judges not the list but the way to the receiver.
-fn cure(status: StatusCode, location: Option<&str>) -> Option<String> {
-    Some(match status.as_u16() {
-        401 => "set RECEIVER_TOKEN to the receiver's API_TOKEN".to_owned(),
-        403 => "something on the way to the receiver forbids the request: check RECEIVER_URL and the proxies"
-            .to_owned(),
-        404 | 405 => "RECEIVER_URL is not the address of a receiver: correct it".to_owned(),
-        407 => "the proxy in HTTP_PROXY or HTTPS_PROXY asks for a password: put it there".to_owned(),
-        421 => "add the host name in RECEIVER_URL to the receiver's ALLOWED_HOSTS".to_owned(),
-        200..=399 => format!(
-            "set RECEIVER_URL to where the receiver is now{}",
-            location.map_or_else(String::new, |to| format!(" ({to})"))
-        ),
-        _ => return None,
-    })
-}
-
-async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
-        if body.len() + chunk.len() > ANSWER_SIZE_MAX {
-            return Err(format!("it is longer than {ANSWER_SIZE_MAX} bytes"));
+    /// Asks a receiver what it is, and returns whether it can be posted to.
+    async fn greet(&mut self, at: usize) -> bool {
+        match self.links[at].greet().await {
+            Ok(reply) => {
+                self.note_clock(&reply);
+                if reply.status.is_success() {
+                    self.note_reached(at);
+                }
+                true
+            }
+            Err(unanswered) => {
+                self.postpone(at, &unanswered.failure, Duration::ZERO);
+                false
+            }
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
 
-/// Reads the acknowledgement of each reading. The Python original's receiver gives none, and its blocks cannot be told.
-fn read_acknowledgements(body: &[u8], items: usize) -> Option<Answer> {
-    #[derive(Deserialize)]
-    struct Body {
-        status: String,
-        items: Option<Vec<Acknowledgement>>,
-    }
-    #[derive(Deserialize)]
-    struct Acknowledgement {
-        status: String,
-        height: Option<u32>,
-    }
-    let answer: Body =
-        serde_json::from_slice(body).ok().filter(|answer: &Body| answer.status == "success")?;
-    let Some(acknowledgements) = answer.items else {
-        return Some(Answer { sealed: 0, pending: items, heights: None });
-    };
-    if acknowledgements.len() != items {
-        return None;
-    }
-    let is_sealed = |acknowledgement: &&Acknowledgement| acknowledgement.status == "sealed";
-    let sealed = acknowledgements.iter().filter(is_sealed).count();
-    let heights = || acknowledgements.iter().filter_map(|acknowledgement| acknowledgement.height);
-    Some(Answer { sealed, pending: items - sealed, heights: heights().min().zip(heights().max()) })
-}
-
-/// Returns what a refusal says, as one short line: it may come from any program that happens to listen there.
-fn read_refusal(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        message: String,
-        code: Option<String>,
-        #[serde(default)]
-        items: Vec<ItemRefusal>,
-    }
-    #[derive(Deserialize)]
-    struct ItemRefusal {
-        index: u64,
-        code: String,
-        message: String,
-    }
-    let text = match serde_json::from_slice::<Refusal>(body) {
-        Ok(refusal) => {
-            let code = refusal.code.map_or_else(String::new, |code| format!("{code}: "));
-            let items = refusal.items.iter().take(3);
-            let items = items.map(|item| format!("; item {}: {}: {}", item.index, item.code, item.message));
-            format!("{code}{}{}", refusal.message, items.collect::<String>())
+    /// Posts the first list once, and settles what the answer says of it. Takes the next list in the meantime where
+    /// there is a whole one.
+    async fn post(&mut self, at: usize) -> Result<(), Closed> {
+        let Some(batch) = self.queue.front_mut() else { return Ok(()) };
+        let is_posted = std::mem::replace(&mut batch.is_posted, true);
+        let items = batch.len();
+        let time = post_time(batch.unanswered);
+        self.status.send_modify(|status| match is_posted {
+            true => status.retries += 1,
+            false => status.sent += items as u64,
+        });
+        let waiting = usize::try_from(self.outbox.status().borrow().waiting).unwrap_or(usize::MAX);
+        let takes_ahead = self.queue.len() == 1 && waiting >= items + self.records_max;
+        let ahead = &mut self.ahead;
+        let take_ahead = async {
+            if takes_ahead {
+                // What is wrong shows again, and is told, when there is nothing else to send.
+                *ahead = self.outbox.take(self.records_max, SIZE_MAX).await.unwrap_or_default();
+            }
+        };
+        let post = self.links[at].post(&self.queue[0], waiting > items, time);
+        let (reply, ()) = tokio::join!(post, take_ahead);
+        if !self.ahead.is_empty() {
+            self.queue.push_back(Batch::new(std::mem::take(&mut self.ahead)));
         }
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line: String =
-        line.chars().filter(|character| !character.is_control()).take(MESSAGE_SIZE_MAX).collect();
-    if line.is_empty() { "without a word".to_owned() } else { line }
-}
-
-/// Reads the form in seconds. The other form, a date, hangs on two clocks that agree.
-fn read_retry_after(value: &HeaderValue) -> Option<Duration> {
-    let seconds = value.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-/// Returns the innermost error, which says what the system said.
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+        self.settle(at, reply).await
     }
-    cause.to_string()
+
+    /// Leaves a receiver alone for a while, at least so long.
+    fn postpone(&mut self, at: usize, failure: &Failure, at_least: Duration) {
+        let now = Instant::now();
+        let asked = failure.retry_after.unwrap_or_default().max(at_least);
+        let retry_in_ms = self.rota.failed(at, now, asked, rand::random()).as_millis();
+        let message = &failure.message;
+        let waiting = self.outbox.status().borrow().waiting;
+        if !self.links[at].outage.failed(message, now) {
+            tracing::debug!(waiting, retry_in_ms, "{message}");
+        } else if at_least.is_zero() {
+            tracing::warn!(waiting, retry_in_ms, "{message}");
+        } else {
+            tracing::error!(waiting, retry_in_ms, "{message}");
+        }
+        self.status.send_modify(|status| {
+            status.reachable = Some(false);
+            status.last_error = Some(last_error(failure, now_ms()));
+        });
+    }
+
+    fn note_receiver(&self, at: usize) {
+        let url = self.links[at].url().as_str();
+        self.status.send_if_modified(|status| {
+            let is_other = status.receiver != url;
+            if is_other {
+                status.receiver = url.to_owned();
+            }
+            is_other
+        });
+    }
+
+    fn note_reached(&mut self, at: usize) {
+        let link = &mut self.links[at];
+        if let Some(outage) = link.outage.ended(Instant::now()) {
+            let outage_s = outage.as_secs_f64();
+            tracing::info!("the receiver at {} is reached again after {outage_s:.1} seconds", link.url());
+        }
+        self.status.send_if_modified(|status| status.reachable.replace(true) != Some(true));
+    }
+
+    fn note_clock(&mut self, reply: &Reply) {
+        let Some(offset_ms) = reply.clock_offset_ms else { return };
+        self.status.send_modify(|status| status.clock_offset_ms = Some(offset_ms));
+        let is_wrong = clock::is_wrong(offset_ms);
+        if is_wrong && !self.is_clock_wrong {
+            tracing::warn!(
+                offset_ms,
+                "the receiver's clock and this machine's differ by {} seconds: set the one that is wrong; readings are \
+                 stamped with this machine's",
+                offset_ms.unsigned_abs() / 1000
+            );
+        } else if !is_wrong && self.is_clock_wrong {
+            tracing::info!(offset_ms, "the receiver's clock and this machine's agree again");
+        }
+        self.is_clock_wrong = is_wrong;
+    }
+}
+
+fn post_time(unanswered: u32) -> Duration {
+    POST_TIME.saturating_mul(1 << unanswered.min(4)).min(POST_TIME_MAX)
+}
+
+fn most_records(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::V1 => RECORDS_MAX,
+        Protocol::Original => ORIGINAL_RECORDS_MAX,
+    }
+}
+
+fn last_error(failure: &Failure, timestamp_ms: u64) -> LastError {
+    LastError { timestamp_ms, http_status: failure.http_status, message: failure.message.clone() }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could stop it is gone: that is the same.
+    _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, routing::post};
-    use bytes::Bytes;
-    use liotbchain_http::{Limits, serve};
-    use tokio::net::TcpListener;
-
     use super::*;
 
-    async fn post_to(answer: Router, time: Duration) -> Outcome {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/behind/a/proxy/", listener.local_addr().unwrap()).parse().unwrap();
-        tokio::spawn(serve(listener, answer, Limits::default(), std::future::pending()));
-        let forwarder = Forwarder::new(Receiver::new(url, None).unwrap()).unwrap();
-        forwarder.post(&List { items: 1, body: Bytes::from_static(b"[]") }, time).await
-    }
-
-    fn route(handler: axum::routing::MethodRouter) -> Router {
-        Router::new().route("/behind/a/proxy/receive_data", handler)
-    }
-
-    #[tokio::test]
-    async fn gives_up_on_a_receiver_that_does_not_answer() {
-        let answer = route(post(async || std::future::pending::<()>().await));
-        let outcome = post_to(answer, Duration::from_millis(100)).await;
-        let Outcome::Postponed(failure) = outcome else { panic!("{outcome:?}") };
-        assert!(failure.message.contains("did not answer"), "{failure:?}");
-    }
-
-    #[tokio::test]
-    async fn reads_no_answer_without_end() {
-        let endless = || futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1 << 16]));
-        let outcome =
-            post_to(route(post(async move || Body::from_stream(endless()))), Duration::from_secs(60)).await;
-        let Outcome::Postponed(failure) = outcome else { panic!("{outcome:?}") };
-        assert!(failure.message.contains("longer than"), "{failure:?}");
+    #[test]
+    fn gives_a_slow_receiver_more_time_each_time() {
+        let seconds = Vec::from_iter((0..6).map(|unanswered| post_time(unanswered).as_secs()));
+        assert_eq!(seconds, [30, 60, 120, 240, 330, 330]);
+        assert_eq!(post_time(u32::MAX), POST_TIME_MAX);
     }
 
     #[test]
-    fn shows_a_refusal_as_one_short_line() {
-        let refusal = br#"{"status": "error", "message": "1 item is at fault", "code": "invalid_items",
-            "items": [{"index": 4, "code": "bad_base64", "message": "no\nbase64"}]}"#;
-        assert_eq!(read_refusal(refusal), "invalid_items: 1 item is at fault; item 4: bad_base64: no base64");
-        assert_eq!(read_refusal(b"<h1>Bad\r\n Gateway</h1>\x1b[2J\xff"), "<h1>Bad Gateway</h1>[2J\u{fffd}");
-        assert_eq!(read_refusal(&[b'x'; 10_000]).len(), MESSAGE_SIZE_MAX);
-        assert_eq!(read_refusal(b""), "without a word");
-    }
-
-    #[test]
-    fn takes_a_retry_after_in_seconds_up_to_a_minute() {
-        let read = |value: &'static str| read_retry_after(&HeaderValue::from_static(value));
-        assert_eq!(read("3"), Some(Duration::from_secs(3)));
-        assert_eq!(read("86400"), Some(Duration::from_secs(60)));
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), None);
-        assert_eq!(read("-1"), None);
+    fn words_of_the_setting_round_trip() {
+        for protocol in [Protocol::V1, Protocol::Original] {
+            assert_eq!(protocol.to_string().parse(), Ok(protocol));
+        }
+        assert_eq!("V1".parse::<Protocol>(), Err(ParseProtocolError("V1".into())));
     }
 }

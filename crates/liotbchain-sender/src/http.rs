@@ -1,252 +1,80 @@
-//! The sender's HTTP interface: the Python original's `POST /start_sending`, and what it lacked.
+//! The sender's HTTP interface: readings in, what became of them out, and the Python original's `POST /start_sending`.
 
-use std::fmt;
+mod health;
+mod job;
+mod logs;
+mod metrics;
+mod query;
+mod readings;
+mod set_aside;
+mod status;
 
-use axum::{Json, Router, extract::State, http::StatusCode};
-use liotbchain_http::{ApiError, Edge, ErrorBody, JsonBody, apidocs, guard};
-use serde::{
-    Deserialize, Serialize,
-    de::{Deserializer, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
-use utoipa::{OpenApi, ToSchema};
+use std::sync::Arc;
+
+use axum::{Router, extract::FromRef, middleware};
+use liotbchain_http::{Edge, apidocs, guard};
+use tokio::sync::Semaphore;
+use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{
-    job::{INTERVAL_RANGE_S, ITEMS_RANGE, Job, Status},
-    sender::Sender,
-};
-
-/// What the Python original does with `{}`.
-const ITEMS_DEFAULT: u64 = 1;
-const INTERVAL_DEFAULT_S: f64 = 2.0;
-
-const JOB_KEYS: [&str; 2] = ["number_of_items_to_send", "interval_time"];
+use self::metrics::Metrics;
+use crate::{gateway::Gateway, sender::Sender};
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "liotbchain sender",
-    description = "Makes readings of simulated devices, signs them and sends them to a receiver."
-))]
+#[openapi(
+    info(
+        title = "liotbchain sender",
+        description = "Takes the readings of devices, signs them, keeps them on its disk and sends them to a receiver.",
+    ),
+    tags(
+        (name = "readings", description = "Readings in, what became of them out."),
+        (name = "devices", description = "Simulated devices, for those who have none."),
+        (name = "operation", description = "For those who watch the process."),
+    ),
+)]
 struct Description;
+
+/// What the routes share.
+#[derive(Clone)]
+struct Shared {
+    sender: Sender,
+    metrics: Metrics,
+    /// A permit for each client that may follow the log.
+    followers: Arc<Semaphore>,
+}
+
+impl FromRef<Shared> for Sender {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.sender.clone()
+    }
+}
+
+impl FromRef<Shared> for Gateway {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.sender.gateway().clone()
+    }
+}
 
 /// Returns the routes of a sender, guarded.
 pub fn router(sender: Sender, edge: Edge) -> Router {
-    let (router, openapi) = OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(start_sending))
-        .routes(routes!(stop_sending))
-        .routes(routes!(status))
-        .routes(routes!(healthz))
-        .with_state(sender)
-        .split_for_parts();
-    guard(router.merge(apidocs(openapi)), edge)
-}
-
-/// The body of `POST /start_sending`.
-#[derive(ToSchema)]
-#[schema(example = json!({"number_of_items_to_send": 2, "interval_time": 5}))]
-#[expect(dead_code, reason = "describes what `parse_job` reads, so that each fault gets a code of its own")]
-struct StartSending {
-    /// Readings in each list, 1 to 8000.
-    #[schema(minimum = 1, maximum = 8000, default = 1, required = false)]
-    number_of_items_to_send: u64,
-    /// Seconds between two lists, 0 to 86400. With 0 each list follows the answer to the one before it.
-    #[schema(minimum = 0, maximum = 86400, default = 2, required = false)]
-    interval_time: f64,
-}
-
-/// The answer to a request that was carried out.
-#[derive(Serialize, ToSchema)]
-struct Done {
-    /// Always `success`.
-    #[schema(example = "success")]
-    status: &'static str,
-    /// What was done.
-    message: String,
-}
-
-fn done(message: String) -> Json<Done> {
-    Json(Done { status: "success", message })
-}
-
-/// Starts sending, or changes the numbers of the job that runs: there is never a second one.
-#[utoipa::path(
-    post,
-    path = "/start_sending",
-    request_body = StartSending,
-    responses(
-        (status = 200, description = "The job runs", body = Done),
-        (status = 400, description = "The body is not what it should be", body = ErrorBody),
-        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
-        (status = 415, description = "The body is not said to be JSON", body = ErrorBody),
-    ),
-    security((), ("token" = []))
-)]
-async fn start_sending(
-    State(sender): State<Sender>,
-    JsonBody(body): JsonBody,
-) -> Result<Json<Done>, ApiError> {
-    let (items, interval_s) = parse_job(&body)?;
-    let job = Job::new(items, interval_s).map_err(|error| bad_request("out_of_range", error.to_string()))?;
-    sender.start(job);
-    Ok(done(format!("Started sending {items} items every {interval_s} seconds")))
-}
-
-/// Stops sending after the list on its way. Lists that wait are kept for the next start.
-#[utoipa::path(
-    post,
-    path = "/stop_sending",
-    responses(
-        (status = 200, description = "No job runs", body = Done),
-        (status = 401, description = "The token is missing or wrong", body = ErrorBody),
-    ),
-    security((), ("token" = []))
-)]
-async fn stop_sending(State(sender): State<Sender>) -> Json<Done> {
-    let ran = sender.stop();
-    let mut message = if ran { "Stopped sending" } else { "Nothing was being sent" }.to_owned();
-    let waiting = sender.status().waiting;
-    if waiting > 0 {
-        message += &format!("; {waiting} readings wait for the next start");
-    }
-    done(message)
-}
-
-/// Shows what the sender does and has done.
-#[utoipa::path(get, path = "/status", responses((status = 200, body = Status)))]
-async fn status(State(sender): State<Sender>) -> Json<Status> {
-    Json(sender.status())
-}
-
-/// Says that the process answers.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health)))]
-async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok" })
-}
-
-#[derive(Serialize, ToSchema)]
-struct Health {
-    /// Always `ok`.
-    #[schema(example = "ok")]
-    status: &'static str,
-}
-
-fn bad_request(code: &'static str, message: impl Into<String>) -> ApiError {
-    ApiError::refusal(StatusCode::BAD_REQUEST, code, message)
-}
-
-/// Reads the numbers of a job: both may be left out, nothing else may stand there.
-fn parse_job(body: &[u8]) -> Result<(u64, f64), ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| bad_request("not_utf8", "the body is not UTF-8"))?;
-    let members = match serde_json::from_str::<Box<RawValue>>(text) {
-        Ok(value) if value.get().starts_with('{') => serde_json::from_str::<Members>(text),
-        Ok(_) => {
-            return Err(bad_request("not_an_object", format!("the body is JSON, but no object: {EXPECTED}")));
-        }
-        Err(error) => Err(error),
+    let shared = Shared {
+        sender,
+        metrics: Metrics::default(),
+        followers: Arc::new(Semaphore::new(logs::CLIENTS_MAX)),
     };
-    let Members(members) = members
-        .map_err(|error| bad_request("not_json", format!("the body is not JSON ({error}): {EXPECTED}")))?;
-    let (mut items, mut interval_s) = (ITEMS_DEFAULT, INTERVAL_DEFAULT_S);
-    for (place, (key, value)) in members.iter().enumerate() {
-        if members[..place].iter().any(|(earlier, _)| earlier == key) {
-            return Err(bad_request(
-                "duplicate_key",
-                format!("the body has the key {key:?} twice: send it once"),
-            ));
-        }
-        match key.as_str() {
-            "number_of_items_to_send" => {
-                let (min, max) = (ITEMS_RANGE.start(), ITEMS_RANGE.end());
-                items = parse_number(key, value, &format!("a whole number from {min} to {max}"))?;
-            }
-            "interval_time" => {
-                let (min, max) = (INTERVAL_RANGE_S.start(), INTERVAL_RANGE_S.end());
-                interval_s = parse_number(key, value, &format!("seconds from {min} to {max}"))?;
-            }
-            _ => {
-                let message =
-                    format!("the key {key:?} is not known: the keys are {} and {}", JOB_KEYS[0], JOB_KEYS[1]);
-                return Err(bad_request("unknown_key", message));
-            }
-        }
-    }
-    Ok((items, interval_s))
-}
-
-const EXPECTED: &str = r#"send an object such as {"number_of_items_to_send": 2, "interval_time": 5}"#;
-
-fn parse_number<'a, T: Deserialize<'a>>(
-    key: &str,
-    value: &'a RawValue,
-    expected: &str,
-) -> Result<T, ApiError> {
-    serde_json::from_str(value.get()).map_err(|_| {
-        let mut shown: String = value.get().chars().take(40).collect();
-        if shown.len() < value.get().len() {
-            shown.push('…');
-        }
-        bad_request("bad_value", format!("{key} is {shown}: expected {expected}"))
-    })
-}
-
-/// The members of an object as they stand there, so that a key that comes twice is seen.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code(body: &str) -> &'static str {
-        parse_job(body.as_bytes()).unwrap_err().code()
-    }
-
-    #[test]
-    fn both_numbers_may_be_left_out() {
-        assert_eq!(parse_job(b"{}").unwrap(), (1, 2.0));
-        assert_eq!(parse_job(br#" {"interval_time": 0.5}"#).unwrap(), (1, 0.5));
-        assert_eq!(parse_job(br#"{"number_of_items_to_send": 20, "interval_time": 3}"#).unwrap(), (20, 3.0));
-    }
-
-    #[test]
-    fn each_fault_has_a_code_of_its_own() {
-        for body in ["", "{", "{\"interval_time\": NaN}", "nul", "{}{}"] {
-            assert_eq!(code(body), "not_json", "{body:?}");
-        }
-        for body in ["[1, 2]", "null", "3", "\"{}\""] {
-            assert_eq!(code(body), "not_an_object", "{body:?}");
-        }
-        assert_eq!(code(r#"{"interval": 3}"#), "unknown_key");
-        assert_eq!(code(r#"{"interval_time": 3, "interval_time": 3}"#), "duplicate_key");
-        assert_eq!(code(r#"{"interval_time": 3, "interval\u005ftime": 3}"#), "duplicate_key");
-        for items in ["\"three\"", "2.5", "-3", "null", "true", "[2]", "1e400", "99999999999999999999"] {
-            assert_eq!(code(&format!(r#"{{"number_of_items_to_send": {items}}}"#)), "bad_value", "{items}");
-        }
-        for interval in ["\"fast\"", "null", "false", "{}", "1e400"] {
-            assert_eq!(code(&format!(r#"{{"interval_time": {interval}}}"#)), "bad_value", "{interval}");
-        }
-        assert_eq!(parse_job(b"\"\xff\"").unwrap_err().code(), "not_utf8");
-    }
+    let (router, openapi) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(readings::post_readings))
+        .routes(routes!(logs::get_logs))
+        .routes(routes!(set_aside::get_set_aside))
+        .routes(routes!(status::get_status))
+        .routes(routes!(job::start_sending))
+        .routes(routes!(job::stop_sending))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::get_metrics))
+        .with_state(shared.clone())
+        .split_for_parts();
+    // Counting is outermost, so that what the guard refuses is counted too.
+    guard(router.merge(apidocs(openapi)), edge)
+        .layer(middleware::from_fn_with_state(shared.metrics, metrics::count_request))
 }

@@ -1,325 +1,107 @@
-//! A sender over real sockets, against a receiver of this test's own: it checks signatures and answers as it is told to,
-//! which the real one cannot be asked to do. The end-to-end tests use the real one.
+//! A sender over real sockets that no receiver answers: what its routes say, what it keeps, and that it tells. That what
+//! it keeps arrives is tested beside this, against a receiver that answers as it is told to, and end to end.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::post,
-};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use liotbchain_core::PublicKey;
 use liotbchain_http::{Edge, Limits, Token, serve};
 use liotbchain_sender::{
-    Job, KEY_FILE, KeyKind, Receiver, Sender, SenderConfig, SigningKey, Status, router, run,
+    BODY_SIZE_MAX, ForwardConfig, KEY_FILE, KeyKind, Protocol, Receiver, Sender, SenderConfig, SenderOptions,
+    SigningKey,
+    outbox::{OutboxLimits, WhenFull},
+    router, run,
 };
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, time::timeout};
 
-#[derive(Deserialize)]
-struct Item<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
-    signature: String,
-    public_key: String,
-}
+const PATIENCE: Duration = Duration::from_secs(60);
+const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/openapi-sender.json");
 
-/// What the receiver saw, and what it is to say before it accepts.
-#[derive(Default)]
-struct Log {
-    answers: VecDeque<Response>,
-    bodies: Vec<Bytes>,
-    accepted: Vec<String>,
-    authorization: Option<String>,
-}
-
-type Shared = Arc<Mutex<Log>>;
-
-async fn receive(State(log): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut log = log.lock().unwrap();
-    log.bodies.push(body.clone());
-    log.authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
-    assert_eq!(headers[header::CONTENT_TYPE], "application/json");
-    if let Some(answer) = log.answers.pop_front() {
-        return answer;
-    }
-    let items: Vec<Item> = serde_json::from_slice(&body).unwrap();
-    let mut acknowledgements = Vec::new();
-    for item in &items {
-        let key = PublicKey::from_pem(&item.public_key).unwrap();
-        key.verify(item.data.get().as_bytes(), &STANDARD.decode(&item.signature).unwrap()).unwrap();
-        log.accepted.push(item.data.get().to_owned());
-        let height = log.accepted.len().div_ceil(2);
-        acknowledgements.push(
-            json!({"id": "00", "status": "sealed", "height": height, "position": 0, "block_hash": "00"}),
-        );
-    }
-    Json(json!({"status": "success", "message": "Data added to blockchain", "items": acknowledgements}))
-        .into_response()
-}
-
-fn refusal(status: u16, code: &str) -> Response {
-    let body = json!({"status": "error", "message": "as the test says", "code": code});
-    (StatusCode::from_u16(status).unwrap(), Json(body)).into_response()
-}
-
-struct TestReceiver {
-    address: SocketAddr,
-    log: Shared,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl TestReceiver {
-    async fn start(address: &str, log: Shared) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/receive_data", post(receive)).with_state(Arc::clone(&log));
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, router, Limits::default(), async { _ = stopped.await }));
-        Self { address, log, stop, task }
-    }
-
-    async fn answering(answers: impl IntoIterator<Item = Response>) -> Self {
-        let log = Log { answers: answers.into_iter().collect(), ..Log::default() };
-        Self::start("127.0.0.1:0", Arc::new(Mutex::new(log))).await
-    }
-
-    async fn stop(self) {
-        self.stop.send(()).unwrap();
-        self.task.await.unwrap();
-    }
-
-    fn sender(&self, kind: KeyKind) -> Sender {
-        let url = format!("http://{}", self.address).parse().unwrap();
-        Sender::new(SigningKey::generate(kind).unwrap(), Receiver::new(url, None).unwrap()).unwrap()
+fn options(data_dir: &Path, outbox: OutboxLimits) -> SenderOptions {
+    // Nothing listens on port 9.
+    let receiver = Receiver::new("http://127.0.0.1:9".parse().unwrap(), None).unwrap();
+    SenderOptions {
+        data_dir: data_dir.to_owned(),
+        key: SigningKey::load_or_create(&data_dir.join(KEY_FILE), KeyKind::Ed25519).unwrap(),
+        forward: ForwardConfig { receivers: vec![receiver], protocol: Protocol::V1 },
+        outbox,
+        mqtt: None,
     }
 }
 
-async fn wait_for(sender: &Sender, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
-    let wait = async {
-        while !condition(&sender.status()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let waited = timeout(Duration::from_secs(60), wait).await;
-    assert!(waited.is_ok(), "{what}: {:#?}", sender.status());
-    sender.status()
-}
-
-fn job(items: u64, interval_s: f64) -> Job {
-    Job::new(items, interval_s).unwrap()
-}
-
-#[tokio::test]
-async fn every_kind_of_key_signs_what_the_receiver_accepts() {
-    for kind in [KeyKind::Ed25519, KeyKind::Rsa, KeyKind::P256] {
-        let receiver = TestReceiver::answering([]).await;
-        let sender = receiver.sender(kind);
-        let mut answers = sender.answers();
-        sender.start(job(5, 3600.0));
-        let answer = timeout(Duration::from_secs(60), answers.recv()).await.unwrap().unwrap();
-        assert_eq!((answer.sealed, answer.pending, answer.heights), (5, 0, Some((1, 3))), "{kind}");
-        let status = sender.status();
-        assert_eq!((status.sent, status.accepted.sealed, status.waiting, status.retries), (5, 5, 0, 0));
-        assert_eq!(receiver.log.lock().unwrap().accepted.len(), 5);
-    }
-}
-
-#[tokio::test]
-async fn repeats_the_same_bytes_until_the_receiver_takes_them() {
-    let later = || {
-        let mut answer = refusal(503, "store_unavailable");
-        answer.headers_mut().insert(header::RETRY_AFTER, "0".parse().unwrap());
-        answer
-    };
-    let receiver =
-        TestReceiver::answering([later(), refusal(429, "overloaded"), refusal(408, "slow_request")]).await;
-    let sender = receiver.sender(KeyKind::Rsa);
-    sender.start(job(3, 3600.0));
-    let status = wait_for(&sender, "accepted", |status| status.accepted.sealed == 3).await;
-    assert_eq!((status.sent, status.retries, status.refused), (3, 3, 0));
-    let error = status.last_error.unwrap();
-    assert!(error.message.contains("slow_request: as the test says"), "{error:?}");
-    assert_eq!(error.http_status, Some(408));
-    let log = receiver.log.lock().unwrap();
-    assert_eq!(log.bodies.len(), 4);
-    assert!(log.bodies.iter().all(|body| *body == log.bodies[0]));
-}
-
-#[tokio::test]
-async fn waits_as_long_as_it_is_asked_to() {
-    let mut answer = refusal(503, "overloaded");
-    answer.headers_mut().insert(header::RETRY_AFTER, "2".parse().unwrap());
-    let receiver = TestReceiver::answering([answer]).await;
-    let sender = receiver.sender(KeyKind::Ed25519);
-    let begin = std::time::Instant::now();
-    sender.start(job(1, 3600.0));
-    wait_for(&sender, "accepted", |status| status.accepted.sealed == 1).await;
-    assert!(begin.elapsed() >= Duration::from_secs(2));
-}
-
-#[tokio::test]
-async fn readings_made_while_the_receiver_is_down_arrive_in_order() {
-    let receiver = TestReceiver::answering([]).await;
-    let (address, log) = (receiver.address.to_string(), Arc::clone(&receiver.log));
-    let sender = receiver.sender(KeyKind::Ed25519);
-    receiver.stop().await;
-    sender.start(job(3, 0.05));
-    let status = wait_for(&sender, "lists wait", |status| status.waiting >= 12 && status.retries >= 1).await;
-    assert!(
-        status.last_error.unwrap().message.contains("cannot be reached (Connection refused"),
-        "{}",
-        address
-    );
-    let receiver = TestReceiver::start(&address, log).await;
-    let status = wait_for(&sender, "accepted", |status| status.accepted.sealed >= 15).await;
-    assert_eq!(status.refused, 0);
-    sender.stop();
-    wait_for(&sender, "settled", |status| status.sent == status.accepted.sealed).await;
-    let accepted = receiver.log.lock().unwrap().accepted.clone();
-    let time = |text: &String| serde_json::from_str::<Value>(text).unwrap()["timestamp"].as_f64().unwrap();
-    assert!(accepted.windows(2).all(|pair| time(&pair[0]) < time(&pair[1])), "none twice, none out of order");
-}
-
-#[tokio::test]
-async fn devices_wait_once_the_queue_is_full_and_go_on_after() {
-    let receiver = TestReceiver::answering([]).await;
-    let (address, log) = (receiver.address.to_string(), Arc::clone(&receiver.log));
-    let sender = receiver.sender(KeyKind::Ed25519);
-    receiver.stop().await;
-    sender.start(job(300, 0.001));
-    let status = wait_for(&sender, "the devices wait", |status| status.paused).await;
-    assert_eq!(status.waiting, 900);
-    let _receiver = TestReceiver::start(&address, log).await;
-    sender.start(job(300, 0.001));
-    wait_for(&sender, "more than the queue held", |status| status.accepted.sealed > 900).await;
-}
-
-#[tokio::test]
-async fn drops_what_is_refused_and_goes_on_with_the_next() {
-    let receiver =
-        TestReceiver::answering([refusal(400, "invalid_items"), refusal(413, "too_many_items")]).await;
-    let sender = receiver.sender(KeyKind::Ed25519);
-    sender.start(job(2, 0.0));
-    let status = wait_for(&sender, "accepted", |status| status.accepted.sealed >= 2).await;
-    assert_eq!((status.refused, status.retries), (4, 0));
-    assert!(status.last_error.unwrap().message.contains("too_many_items"));
-}
-
-#[tokio::test]
-async fn keeps_readings_where_only_the_setup_is_wrong() {
-    let redirect =
-        (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "https://elsewhere/")]).into_response();
-    let stranger = "<html>welcome</html>".into_response();
-    let unanswered = Json(json!({"status": "success", "message": "", "items": []})).into_response();
-    for (answer, cure) in [
-        (refusal(401, "unauthorized"), "set RECEIVER_TOKEN"),
-        (refusal(403, "foreign_origin"), "check RECEIVER_URL"),
-        (refusal(404, "not_found"), "RECEIVER_URL is not the address of a receiver"),
-        (refusal(421, "unknown_host"), "ALLOWED_HOSTS"),
-        (redirect, "set RECEIVER_URL to where the receiver is now (https://elsewhere/)"),
-        (stranger, "not as a receiver does"),
-        (unanswered, "not as a receiver does"),
-    ] {
-        let receiver = TestReceiver::answering([answer]).await;
-        let sender = receiver.sender(KeyKind::Ed25519);
-        sender.start(job(1, 3600.0));
-        let status = wait_for(&sender, cure, |status| status.last_error.is_some()).await;
-        let message = status.last_error.unwrap().message;
-        assert!(message.contains(cure), "{message}");
-        assert_eq!((status.waiting, status.refused), (1, 0), "{cure}");
-        sender.start(job(1, 3600.0));
-        // By itself it would try again after 30 s.
-        let again = wait_for(&sender, "a start tries again", |status| status.accepted.sealed >= 1);
-        timeout(Duration::from_secs(20), again).await.expect("a start tries again at once");
-        let log = receiver.log.lock().unwrap();
-        assert_eq!(log.bodies[0], log.bodies[1]);
-    }
-}
-
-#[tokio::test]
-async fn takes_the_answer_of_the_python_original() {
-    let answer = Json(json!({"message": "Data added to blockchain", "status": "success"})).into_response();
-    let receiver = TestReceiver::answering([answer]).await;
-    let sender = receiver.sender(KeyKind::Rsa);
-    sender.start(job(2, 3600.0));
-    let status = wait_for(&sender, "accepted", |status| status.accepted.pending == 2).await;
-    assert_eq!((status.waiting, status.last_error), (0, None));
-}
-
-#[tokio::test]
-async fn a_stop_ends_the_repetitions_and_keeps_the_list() {
-    let receiver =
-        TestReceiver::answering(std::iter::repeat_with(|| refusal(503, "overloaded")).take(1000)).await;
-    let sender = receiver.sender(KeyKind::Ed25519);
-    sender.start(job(1, 3600.0));
-    wait_for(&sender, "repeats", |status| status.retries >= 2).await;
-    assert!(sender.stop());
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let posts = receiver.log.lock().unwrap().bodies.len();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(receiver.log.lock().unwrap().bodies.len(), posts);
-    assert_eq!(sender.status().waiting, 1);
-}
-
-#[tokio::test]
-async fn sends_the_token_and_shows_it_nowhere() {
-    let receiver = TestReceiver::answering([]).await;
-    let url = format!("http://{}/", receiver.address).parse().unwrap();
-    let target = Receiver::new(url, Some("a-secret-token")).unwrap();
-    assert!(!format!("{target:?}").contains("secret"));
-    let sender = Sender::new(SigningKey::generate(KeyKind::Ed25519).unwrap(), target).unwrap();
-    assert!(!format!("{sender:?}").contains("secret"));
-    sender.start(job(1, 3600.0));
-    wait_for(&sender, "accepted", |status| status.accepted.sealed == 1).await;
-    assert_eq!(receiver.log.lock().unwrap().authorization.as_deref(), Some("Bearer a-secret-token"));
-    assert!(Receiver::new("http://127.0.0.1/".parse().unwrap(), Some("two\nlines")).is_err());
-    assert!(Receiver::new("ftp://127.0.0.1/".parse().unwrap(), None).is_err());
+fn limits(size_max: u64, when_full: WhenFull) -> OutboxLimits {
+    OutboxLimits { size_max, when_full }
 }
 
 struct Interface {
+    sender: Sender,
     address: SocketAddr,
-    client: reqwest::Client,
+    client: Client,
+    _folder: TempDir,
 }
 
 impl Interface {
-    /// Serves the routes of a sender that nobody receives from.
     async fn start(edge: Edge) -> Self {
-        let receiver = Receiver::new("http://127.0.0.1:9".parse().unwrap(), None).unwrap();
-        let sender = Sender::new(SigningKey::generate(KeyKind::Ed25519).unwrap(), receiver).unwrap();
-        let listener = edge.bind("127.0.0.1:0".parse().unwrap(), "SENDER_LISTEN").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router(sender, edge), Limits::default(), std::future::pending()));
-        Self { address, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+        Self::start_with(edge, limits(64 << 20, WhenFull::Refuse)).await
     }
 
-    fn post(&self, path: &str) -> reqwest::RequestBuilder {
+    async fn start_with(edge: Edge, outbox: OutboxLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sender = Sender::open(options(folder.path(), outbox)).await.unwrap();
+        let listener = edge.bind("127.0.0.1:0".parse().unwrap(), "SENDER_LISTEN").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { body_size_max: BODY_SIZE_MAX, ..Limits::default() };
+        tokio::spawn(serve(listener, router(sender.clone(), edge), limits, std::future::pending()));
+        Self { sender, address, client: client(), _folder: folder }
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("http://{}{path}", self.address))
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
-        let response = self.client.get(format!("http://{}{path}", self.address)).send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
+    async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("http://{}{path}", self.address)).send().await.unwrap()
+    }
+
+    async fn get_json(&self, path: &str) -> Value {
+        self.get(path).await.json().await.unwrap()
+    }
+
+    async fn hand_over(&self, reading: Value) -> (u16, Value) {
+        answer(self.post("/readings").json(&reading)).await
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// Reads events until one matches, and returns its data.
+async fn next_event(stream: &mut Response, text: &mut String, name: &str) -> Value {
+    let read = async {
+        loop {
+            if let Some((event, rest)) = text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                *text = rest;
+                let data = event.strip_prefix(&format!("event: {name}\ndata: "));
+                if let Some(data) = data {
+                    return serde_json::from_str(data).unwrap();
+                }
+                continue;
+            }
+            let chunk = stream.chunk().await.unwrap().expect("the stream goes on");
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    };
+    timeout(PATIENCE, read).await.unwrap()
 }
 
 #[tokio::test]
@@ -331,15 +113,14 @@ async fn starts_changes_and_stops_the_one_job_over_http() {
     assert_eq!(start(json!({})).await, success("Started sending 1 items every 2 seconds"));
     let changed = start(json!({"number_of_items_to_send": 20, "interval_time": 0.5})).await;
     assert_eq!(changed, success("Started sending 20 items every 0.5 seconds"));
-    let status: Value = serde_json::from_str(&sender.get("/status").await.1).unwrap();
+    let status = sender.get_json("/status").await;
     assert_eq!((&status["running"], &status["number_of_items_to_send"]), (&json!(true), &json!(20)));
     assert_eq!(status["receiver_url"], "http://127.0.0.1:9/");
     assert_eq!(status["algorithm"], "Ed25519");
     let (code, stopped) = answer(sender.post("/stop_sending")).await;
     assert_eq!(code, 200);
     assert!(stopped["message"].as_str().unwrap().starts_with("Stopped sending"), "{stopped}");
-    let status: Value = serde_json::from_str(&sender.get("/status").await.1).unwrap();
-    assert_eq!(status["running"], false);
+    assert_eq!(sender.get_json("/status").await["running"], false);
 }
 
 #[tokio::test]
@@ -355,89 +136,204 @@ async fn refuses_what_is_no_job() {
     assert_eq!((code, &body["code"]), (415, &json!("unsupported_content_type")));
     let (code, body) = answer(sender.post("/nowhere")).await;
     assert_eq!((code, &body["code"]), (404, &json!("not_found")));
-    let response =
-        sender.client.get(format!("http://{}/start_sending", sender.address)).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &"POST".parse().unwrap()));
-    let status: Value = serde_json::from_str(&sender.get("/status").await.1).unwrap();
-    assert_eq!(status["running"], false);
+    let response = sender.get("/start_sending").await;
+    assert_eq!(
+        (response.status(), &response.headers()["allow"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
+    );
+    assert_eq!(sender.get_json("/status").await["running"], false);
 }
 
 #[tokio::test]
-async fn asks_for_the_token_to_start_and_stop_alone() {
-    let sender =
-        Interface::start(Edge { api_token: Some(Token::new("0123456789abcdef")), ..Edge::default() }).await;
-    for path in ["/start_sending", "/stop_sending"] {
-        let (code, body) = answer(sender.post(path).json(&json!({}))).await;
-        assert_eq!((code, &body["code"]), (401, &json!("unauthorized")), "{path}");
-        let (code, _) = answer(sender.post(path).bearer_auth("0123456789abcdef").json(&json!({}))).await;
-        assert_eq!(code, 200, "{path}");
+async fn asks_writers_alone_for_the_token() {
+    let token = "0123456789abcdef";
+    let sender = Interface::start(Edge { api_token: Some(Token::new(token)), ..Edge::default() }).await;
+    let reading = json!({"device": "a", "celsius": 21.5});
+    for (path, body, done) in
+        [("/start_sending", json!({}), 200), ("/stop_sending", json!({}), 200), ("/readings", reading, 202)]
+    {
+        let (code, refused) = answer(sender.post(path).json(&body)).await;
+        assert_eq!((code, &refused["code"]), (401, &json!("unauthorized")), "{path}");
+        assert_eq!(answer(sender.post(path).bearer_auth(token).json(&body)).await.0, done, "{path}");
     }
-    for path in ["/status", "/healthz", "/openapi.json", "/apidocs/"] {
-        assert_eq!(sender.get(path).await.0, 200, "{path}");
+    let reads =
+        ["/status", "/healthz", "/readyz", "/metrics", "/set_aside", "/logs", "/openapi.json", "/apidocs/"];
+    for path in reads {
+        assert_eq!(sender.get(path).await.status(), 200, "{path}");
     }
     let (code, body) = answer(sender.post("/stop_sending").header("origin", "http://evil.example")).await;
     assert_eq!((code, &body["code"]), (403, &json!("foreign_origin")));
 }
 
+/// The description is what clients are written to: a change shows in the diff of the file. After a wanted one, run
+/// `UPDATE_SNAPSHOTS=1 cargo nextest run -p liotbchain-sender describes_the_same_routes_as_before`.
 #[tokio::test]
-async fn describes_its_routes() {
+async fn describes_the_same_routes_as_before() {
     let sender = Interface::start(Edge::default()).await;
-    let openapi: Value = serde_json::from_str(&sender.get("/openapi.json").await.1).unwrap();
-    let paths: Vec<_> = openapi["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths, ["/healthz", "/start_sending", "/status", "/stop_sending"]);
-    let start = &openapi["paths"]["/start_sending"]["post"];
-    assert_eq!(start["security"], json!([{}, {"token": []}]));
-    assert_eq!(openapi["components"]["securitySchemes"]["token"]["scheme"], "bearer");
-    let body = &openapi["components"]["schemas"]["StartSending"];
-    assert_eq!(body["properties"]["number_of_items_to_send"]["maximum"], 8000);
-    assert_eq!(body["required"], Value::Null);
-}
-
-fn config(data_dir: &Path, listen: SocketAddr, receiver: SocketAddr) -> SenderConfig {
-    SenderConfig {
-        data_dir: data_dir.to_owned(),
-        key_kind: KeyKind::Ed25519,
-        receiver: Receiver::new(format!("http://{receiver}").parse().unwrap(), None).unwrap(),
-        listen,
-        edge: Edge::default(),
-        connections_max: 16,
+    let mut description = sender.get_json("/openapi.json").await;
+    // It would change with every release.
+    description["info"]["version"] = "…".into();
+    let text = serde_json::to_string_pretty(&description).unwrap() + "\n";
+    if env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(SNAPSHOT, &text).unwrap();
     }
+    let before: Value = serde_json::from_str(&fs::read_to_string(SNAPSHOT).unwrap()).unwrap();
+    assert!(
+        description == before,
+        "/openapi.json has changed; see the comment above this test. It is now:\n{text}"
+    );
 }
 
 #[tokio::test]
-async fn runs_until_it_is_told_to_end_and_keeps_its_key() {
-    let receiver = TestReceiver::answering([]).await;
+async fn counts_what_each_device_handed_over() {
+    let sender = Interface::start(Edge::default()).await;
+    let reading = json!({"device": "oven", "celsius": 180, "counter": 1});
+    let (code, first) = sender.hand_over(reading.clone()).await;
+    assert_eq!((code, &first["items"][0]["status"]), (202, &json!("queued")));
+    let (code, again) = sender.hand_over(reading).await;
+    assert_eq!((code, &again["items"][0]["status"]), (202, &json!("duplicate")));
+    assert_eq!(first["items"][0]["id"], again["items"][0]["id"]);
+    sender.hand_over(json!([{"device": "fridge", "celsius": 4}, {"device": "fridge", "celsius": 4}])).await;
+    let status = sender.get_json("/status").await;
+    assert_eq!(
+        (&status["waiting"], &status["duplicates"], &status["boot"]),
+        (&json!(3), &json!(1), &json!(1))
+    );
+    assert_eq!(status["devices"]["oven"]["queued"], 1);
+    assert_eq!(status["devices"]["oven"]["duplicates"], 1);
+    assert_eq!(status["devices"]["fridge"]["queued"], 2);
+    assert_eq!(status["devices_forgotten"], 0);
+    let queue = &status["queue"];
+    assert_eq!((&queue["waiting"], &queue["bytes_max"]), (&json!(3), &json!(64 << 20)));
+    assert_eq!(queue["when_full"], "refuse");
+    assert!(queue["bytes"].as_u64().unwrap() > 0 && queue["oldest_age_s"].is_f64(), "{queue}");
+    assert!(queue["readings_per_second"].as_f64().unwrap() > 0.0, "{queue}");
+    assert!(queue["seconds_until_full"].as_f64().unwrap() > 0.0, "{queue}");
+    let metrics = sender.get("/metrics").await.text().await.unwrap();
+    for line in [
+        "liotbchain_sender_readings_total{outcome=\"queued\"} 3",
+        "liotbchain_sender_readings_total{outcome=\"duplicate\"} 1",
+        "liotbchain_sender_queue_waiting 3",
+        "liotbchain_sender_queue_fault 0",
+        "liotbchain_http_requests_total{route=\"/readings\",status=\"202\"} 3",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
+    assert!(!metrics.contains("oven") && !metrics.contains("broker_connected "), "{metrics}");
+}
+
+#[tokio::test]
+async fn tells_the_owner_of_a_device_what_becomes_of_its_readings() {
+    let sender = Interface::start(Edge::default()).await;
+    let mut all = sender.get("/logs").await;
+    assert_eq!(all.headers()["content-type"], "text/event-stream");
+    let mut mine = sender.get("/logs?device=mine").await;
+    let (mut all_text, mut mine_text) = (String::new(), String::new());
+    sender.hand_over(json!({"device": "other", "celsius": 1})).await;
+    let (_, taken) = sender.hand_over(json!({"device": "mine", "celsius": 2, "reading_id": "a"})).await;
+    sender.hand_over(json!({"device": "mine", "celsius": 2, "reading_id": "a"})).await;
+    assert_eq!(next_event(&mut all, &mut all_text, "outcome").await["device"], "other");
+    let id = &taken["items"][0]["id"];
+    for fate in ["queued", "duplicate"] {
+        let told = next_event(&mut mine, &mut mine_text, "outcome").await;
+        assert_eq!((&told["device"], &told["fate"], &told["id"]), (&json!("mine"), &json!(fate), id));
+    }
+    let refused = sender.get("/logs?devise=mine").await;
+    assert_eq!(refused.status(), 400);
+    sender.sender.close().await;
+    let ended = async { while all.chunk().await.unwrap().is_some() {} };
+    timeout(PATIENCE, ended).await.expect("the end of the sender ends the stream");
+}
+
+#[tokio::test]
+async fn lets_no_more_follow_than_there_is_room_for() {
+    let sender = Interface::start(Edge::default()).await;
+    let mut followers = Vec::new();
+    for _ in 0..64 {
+        let follower = sender.get("/logs").await;
+        assert_eq!(follower.status(), 200);
+        followers.push(follower);
+    }
+    let turned_away = sender.get("/logs").await;
+    assert_eq!(
+        (turned_away.status().as_u16(), &turned_away.headers()["retry-after"]),
+        (503, &"10".parse().unwrap())
+    );
+    assert_eq!(turned_away.json::<Value>().await.unwrap()["code"], "too_many_followers");
+    followers.pop();
+    let let_in = async { while sender.get("/logs").await.status() != 200 {} };
+    timeout(PATIENCE, let_in).await.expect("who leaves makes room");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_tells_why_and_pauses_the_simulated_devices() {
+    let sender = Interface::start_with(Edge::default(), limits(1 << 20, WhenFull::Refuse)).await;
+    let ready = sender.get("/readyz").await;
+    assert_eq!(ready.status(), 200);
+    let reading = json!({"device": "a", "text": "x".repeat(60_000)});
+    let fill = async {
+        loop {
+            let (code, body) = sender.hand_over(reading.clone()).await;
+            if code != 202 {
+                return (code, body["code"].clone());
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, fill).await.unwrap(), (503, json!("queue_full")));
+    let ready = sender.get("/readyz").await;
+    assert_eq!(ready.status(), 503);
+    let told: Value = ready.json().await.unwrap();
+    assert_eq!((&told["status"], &told["reasons"]), (&json!("not_ready"), &json!(["queue_full"])));
+    answer(sender.post("/start_sending").json(&json!({"number_of_items_to_send": 8000}))).await;
+    let paused = async { while sender.get_json("/status").await["paused"] != true {} };
+    timeout(PATIENCE, paused).await.expect("the devices wait");
+    let status = sender.get_json("/status").await;
+    assert_eq!((&status["running"], &status["dropped"]), (&json!(true), &json!(0)));
+}
+
+#[tokio::test]
+async fn shows_what_was_set_aside_within_bounds() {
+    let sender = Interface::start(Edge::default()).await;
+    assert_eq!(sender.get_json("/set_aside").await, json!({"total": 0, "records": []}));
+    for query in ["limit=0", "limit=101", "limit=x", "limits=1"] {
+        let refused = sender.get(&format!("/set_aside?{query}")).await;
+        assert_eq!(refused.status(), 400, "{query}");
+        assert_eq!(refused.json::<Value>().await.unwrap()["code"], "bad_query", "{query}");
+    }
+    assert_eq!(sender.get("/set_aside?limit=100").await.status(), 200);
+}
+
+#[tokio::test]
+async fn keeps_its_key_and_what_waits_from_one_start_to_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let mut keys = Vec::new();
-    for _ in 0..2 {
+    for start in 1..=2 {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let running =
-            tokio::spawn(run(config(folder.path(), free, receiver.address), async { _ = stopped.await }));
-        let sender =
-            Interface { address: free, client: reqwest::Client::builder().no_proxy().build().unwrap() };
+        let config = || SenderConfig {
+            options: options(folder.path(), limits(64 << 20, WhenFull::Refuse)),
+            listen: free,
+            edge: Edge::default(),
+            connections_max: 16,
+        };
+        let running = tokio::spawn(run(config(), async { _ = stopped.await }));
+        let client = client();
         let healthy = async {
-            let health = format!("http://{free}/healthz");
-            while sender.client.get(&health).send().await.is_err() {
+            while client.get(format!("http://{free}/healthz")).send().await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(60), healthy).await.unwrap();
-        let seen = receiver.log.lock().unwrap().accepted.len();
-        answer(sender.post("/start_sending").json(&json!({}))).await;
-        let received = async {
-            while receiver.log.lock().unwrap().accepted.len() == seen {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(Duration::from_secs(60), received).await.unwrap();
-        let status: Value = serde_json::from_str(&sender.get("/status").await.1).unwrap();
-        keys.push(status["key_id"].clone());
-        let taken = run(config(folder.path(), free, receiver.address), std::future::pending()).await;
+        timeout(PATIENCE, healthy).await.unwrap();
+        let taken = run(config(), std::future::pending()).await;
         assert!(taken.unwrap_err().to_string().contains("set SENDER_LISTEN to another port"));
+        let reading =
+            client.post(format!("http://{free}/readings")).json(&json!({"device": "a", "n": start}));
+        assert_eq!(answer(reading).await.0, 202);
+        let (_, status) = answer(client.get(format!("http://{free}/status"))).await;
+        assert_eq!((&status["waiting"], &status["boot"]), (&json!(start), &json!(start)));
+        keys.push(status["key_id"].clone());
         stop.send(()).unwrap();
-        timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
+        timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
     }
     assert_eq!(keys[0], keys[1]);
-    assert!(folder.path().join(KEY_FILE).exists());
 }

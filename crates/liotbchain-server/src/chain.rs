@@ -15,7 +15,7 @@ use liotbchain_http::ErrorBody;
 use liotbchain_store::{Store, StoredBlock};
 use utoipa::ToSchema;
 
-use crate::{error::ServerError, json_text::Tokens, python_json::JSON_DEPTH_MAX, state::Shared};
+use crate::{error::ServerError, json_keys::JSON_DEPTH_MAX, json_text::Tokens, state::Shared};
 
 /// Blocks that one read takes at most.
 const PAGE_BLOCKS: u32 = 256;

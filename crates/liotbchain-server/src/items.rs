@@ -11,8 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
-use crate::json_text::{JsonError, Kind, Position, SyntaxFault, Token, Tokens, unescape};
-use crate::python_json::{JSON_DEPTH_MAX, python_string, shorten};
+use crate::json_keys::JSON_DEPTH_MAX;
+use crate::json_text::{
+    JsonError, Kind, Position, SyntaxFault, Token, Tokens, ascii_spelling, shorten, unescape,
+};
 
 /// How many faulty items an answer lists.
 pub const LISTED_MAX: usize = 100;
@@ -254,7 +256,7 @@ pub fn decode(body: &[u8], limits: Limits) -> Result<Vec<Item<'_>>, ItemsError> 
         other => {
             // What is not JSON at all should not be called the wrong kind of JSON.
             tokens.next_token()?;
-            let got = other.map_or("nothing", |token| describe(token.kind));
+            let got = other.map_or("nothing", |token| token.kind.describe());
             return Err(ItemsError::NotAList { got });
         }
     }
@@ -313,7 +315,7 @@ fn read_item<'a>(
     payload_size_max: usize,
 ) -> Result<Result<Item<'a>, ItemFault>, JsonError> {
     if first.kind != Kind::ObjectStart {
-        let got = describe(first.kind);
+        let got = first.kind.describe();
         tokens.rest_of_value(first)?;
         return Ok(Err(ItemFault::NotAnObject { got }));
     }
@@ -326,7 +328,7 @@ fn read_item<'a>(
             break;
         };
         let text = tokens.rest_of_value(value)?;
-        match fields.take(&python_string(key), value.kind, text, payload_size_max) {
+        match fields.take(&ascii_spelling(key), value.kind, text, payload_size_max) {
             // Whoever sent one has to hear of it, whatever else is wrong.
             Err(ItemFault::PrivateKeySent) => fault = Some(ItemFault::PrivateKeySent),
             Err(found) => drop(fault.get_or_insert(found)),
@@ -389,7 +391,7 @@ fn check_size(data: &str, size_max: usize) -> Result<&str, ItemFault> {
 
 pub(crate) fn decode_signature(kind: Kind<'_>) -> Result<Vec<u8>, ItemFault> {
     let Kind::Text(content) = kind else {
-        let got = describe(kind);
+        let got = kind.describe();
         return Err(ItemFault::SignatureNotText { got });
     };
     if let Ok(signature) = STANDARD.decode(content)
@@ -412,7 +414,7 @@ pub(crate) fn decode_signature(kind: Kind<'_>) -> Result<Vec<u8>, ItemFault> {
 
 pub(crate) fn decode_public_key(kind: Kind<'_>) -> Result<Cow<'_, str>, ItemFault> {
     let Kind::Text(content) = kind else {
-        let got = describe(kind);
+        let got = kind.describe();
         return Err(ItemFault::PublicKeyNotText { got });
     };
     let text = unescape(content).ok_or(ItemFault::PublicKeyBroken)?;
@@ -420,16 +422,6 @@ pub(crate) fn decode_public_key(kind: Kind<'_>) -> Result<Cow<'_, str>, ItemFaul
     match text.contains("PRIVATE KEY-----") {
         true => Err(ItemFault::PrivateKeySent),
         false => Ok(text),
-    }
-}
-
-pub(crate) fn describe(kind: Kind<'_>) -> &'static str {
-    match kind {
-        Kind::ObjectStart | Kind::ObjectEnd => "an object",
-        Kind::ArrayStart | Kind::ArrayEnd => "a list",
-        Kind::Key(_) | Kind::Text(_) => "a string",
-        Kind::Number(_) => "a number",
-        Kind::Literal(word) => word,
     }
 }
 

@@ -8,7 +8,6 @@ mod error;
 mod health;
 mod home;
 mod items;
-mod json_text;
 mod key_cache;
 mod load;
 mod metrics;
@@ -25,6 +24,7 @@ mod verify;
 pub use start_report::{StartReport, start_report};
 pub use state::{Receiver, ReceiverConfig};
 
+use liotbchain_http::{json_keys, json_text};
 use liotbchain_node::Ledger;
 use tokio::net::TcpListener;
 

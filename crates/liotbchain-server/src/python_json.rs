@@ -1,99 +1,32 @@
 //! The text that Python's `json.dumps(json.loads(text))` gives.
 //!
 //! Clients of the Python original sign that text and then send the same value in any spelling, so a
-//! signature that fails over the text as sent is tried over this one. The module also says whether
-//! a text may be taken as sent: an object with the same key twice shows two readers two values.
+//! signature that fails over the text as sent is tried over this one.
 //! Where Python's text would not be JSON (`Infinity`), there is none. Unlike CPython since 3.11,
 //! integers of more than 4,300 digits have their text, too.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::json_text::{JsonError, Kind, Position, Token, Tokens, code_units};
+use crate::json_keys::JSON_DEPTH_MAX;
+use crate::json_text::{JsonError, Kind, Position, Token, Tokens, ascii_spelling};
 
-/// How deep lists and objects may lie within each other.
-///
-/// Readings are flat; CPython stops at about 1,000 levels, other readers at 128 and less.
-pub const JSON_DEPTH_MAX: usize = 100;
-
-/// Why a text has no Python form, or may not be taken as sent.
+/// Why a text has no Python form.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PythonJsonError {
     /// The text is not JSON, or too deep.
     #[error(transparent)]
     Json(#[from] JsonError),
-    /// A key stands twice in one object.
-    #[error("the key \"{key}\" stands twice in one object, the second time at {at}")]
-    DuplicateKey {
-        /// The key in JSON escapes, shortened if it is long.
-        key: String,
-        /// Where it stands the second time.
-        at: Position,
-    },
     /// A number with a fraction or an exponent is beyond 64-bit floating point.
     #[error("Python reads the number at {at} as Infinity, which JSON does not have")]
     Infinite {
         /// Where the number stands.
         at: Position,
     },
-}
-
-/// Checks that every reader of JSON sees the same members in `text`.
-///
-/// Keys are compared as what they stand for: `"a"` and `"\u0061"` are the same key.
-///
-/// # Errors
-///
-/// [`PythonJsonError::Json`] and [`PythonJsonError::DuplicateKey`].
-pub fn check_unambiguous(text: &str) -> Result<(), PythonJsonError> {
-    let mut tokens = Tokens::new(text, JSON_DEPTH_MAX);
-    let mut open: Vec<Keys<'_>> = Vec::new();
-    while let Some(token) = tokens.next_token()? {
-        match token.kind {
-            Kind::ObjectStart => open.push(Keys::default()),
-            Kind::ObjectEnd => drop(open.pop()),
-            Kind::Key(content) => {
-                let is_new = open.last_mut().is_none_or(|keys| keys.insert(python_string(content)));
-                if !is_new {
-                    return Err(PythonJsonError::DuplicateKey {
-                        key: shorten(&python_string(content)),
-                        at: tokens.position(token.start),
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The keys of one object: a few are compared one by one, which is faster than hashing them.
-#[derive(Default)]
-struct Keys<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> Keys<'a> {
-    const FEW: usize = 16;
-
-    /// Returns whether the key is new.
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if self.few.contains(&key) || self.many.contains(&key) {
-            return false;
-        }
-        if self.few.len() < Self::FEW {
-            self.few.push(key);
-        } else {
-            self.many.insert(key);
-        }
-        true
-    }
 }
 
 /// Returns the text that Python's `json.dumps(json.loads(text))` gives.
@@ -114,15 +47,6 @@ pub fn python_form(text: &str) -> Result<String, PythonJsonError> {
         let at = tokens.position(start);
         PythonJsonError::Infinite { at }
     })
-}
-
-/// Shortens an ASCII text that a stranger chose, for a message.
-pub fn shorten(text: &str) -> String {
-    const LENGTH_MAX: usize = 40;
-    match text.char_indices().nth(LENGTH_MAX) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// Offset, in the input, of a number that Python reads as an infinity.
@@ -188,7 +112,7 @@ impl<'a> Form<'a> {
             Kind::ObjectEnd => self.text.push('}'),
             Kind::ArrayEnd => self.text.push(']'),
             Kind::Key(content) | Kind::Text(content) => {
-                self.write_quoted(&python_string(content));
+                self.write_quoted(&ascii_spelling(content));
             }
             Kind::Number(number) => match python_number(number) {
                 Some(number) => self.text.push_str(&number),
@@ -204,7 +128,7 @@ impl<'a> Form<'a> {
     }
 
     fn write_key(&mut self, content: &'a str) {
-        let key = python_string(content);
+        let key = ascii_spelling(content);
         let start = self.text.len();
         self.separate();
         self.write_quoted(&key);
@@ -276,31 +200,6 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Returns a string's content in the one spelling that Python gives it, so that equal strings have
-/// equal spellings.
-pub fn python_string(content: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
-    if content.bytes().all(is_plain) {
-        return Cow::Borrowed(content);
-    }
-    let mut escaped = String::with_capacity(content.len() * 2);
-    for unit in code_units(content) {
-        match unit {
-            0x08 => escaped.push_str("\\b"),
-            0x09 => escaped.push_str("\\t"),
-            0x0A => escaped.push_str("\\n"),
-            0x0C => escaped.push_str("\\f"),
-            0x0D => escaped.push_str("\\r"),
-            0x22 => escaped.push_str("\\\""),
-            0x5C => escaped.push_str("\\\\"),
-            // DEL is an escape in CPython, though JSON does not ask for it.
-            0x20..0x7F => escaped.extend(char::from_u32(unit.into())),
-            _ => write!(escaped, "\\u{unit:04x}").expect("a String takes any text"),
-        }
-    }
-    Cow::Owned(escaped)
-}
-
 /// Returns a number as Python writes it, or `None` where that is an infinity.
 fn python_number(number: &str) -> Option<Cow<'_, str>> {
     if !number.contains(['.', 'e', 'E']) {
@@ -351,6 +250,7 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
+    use crate::json_keys::check_unambiguous;
 
     /// The cases that the Python original was tried with: as sent, and the text it verified.
     const ORIGINAL_CASES: &[(&str, &str)] = &[
@@ -469,41 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn finds_duplicate_keys_by_what_they_stand_for() {
-        for (text, key, column) in [
-            (r#"{"a":1,"a":1}"#, "a", 8),
-            (r#"{"a":1,"b":2,"\u0061":3}"#, "a", 14),
-            (r#"[{"x":{"é":1,"\u00E9":2}}]"#, r"\u00e9", 14),
-            (r#"{"/":1,"\/":2}"#, "/", 8),
-            (r#"{"😀":1,"\ud83d\ude00":2}"#, r"\ud83d\ude00", 8),
-            (r#"{"\ud83d":1,"\uD83D":2}"#, r"\ud83d", 13),
-            (r#"{"":1,"":2}"#, "", 7),
-        ] {
-            let at = Position { line: 1, column };
-            let key = key.to_owned();
-            let expected = PythonJsonError::DuplicateKey { key, at };
-            assert_eq!(check_unambiguous(text), Err(expected), "{text}");
-        }
-        let text = r#"[{"a":{"a":1,"A":2},"b":{"a":1}},{"a":"a"},{"\ud83d":1,"\ude00":2}]"#;
-        assert_eq!(check_unambiguous(text), Ok(()));
-        let long = "x".repeat(1000);
-        let refused = check_unambiguous(&format!("{{\"{long}\":1,\"{long}\":2}}")).unwrap_err();
-        assert!(refused.to_string().len() < 150, "{refused}");
-    }
-
-    #[test]
     fn refuses_depth_beyond_the_limit() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let nested = |depth: usize| format!("{}0{}", open.repeat(depth), close.repeat(depth));
             assert!(python_form(&nested(JSON_DEPTH_MAX)).is_ok());
-            assert!(check_unambiguous(&nested(JSON_DEPTH_MAX)).is_ok());
             for depth in [JSON_DEPTH_MAX + 1, 1_000_000] {
-                for refused in [python_form(&nested(depth)).map(drop), check_unambiguous(&nested(depth))] {
-                    let Err(PythonJsonError::Json(JsonError::TooDeep { depth_max, .. })) = refused else {
-                        panic!("{depth} levels of {open} gave {refused:?}");
-                    };
-                    assert_eq!(depth_max, JSON_DEPTH_MAX);
-                }
+                let refused = python_form(&nested(depth));
+                let Err(PythonJsonError::Json(JsonError::TooDeep { depth_max, .. })) = refused else {
+                    panic!("{depth} levels of {open} gave {refused:?}");
+                };
+                assert_eq!(depth_max, JSON_DEPTH_MAX);
             }
         }
     }

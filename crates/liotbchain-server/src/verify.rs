@@ -8,9 +8,10 @@ use liotbchain_store::NewTransaction;
 use crate::{
     error::ServerError,
     items::{self, Item, ItemFault, ItemsError, LISTED_MAX, Limits},
+    json_keys::{AmbiguousJson, check_unambiguous},
     json_text::{Kind, Tokens},
     key_cache::KeyCache,
-    python_json::{PythonJsonError, check_unambiguous, python_form},
+    python_json::python_form,
 };
 
 /// Characters of `data` that a message shows.
@@ -62,7 +63,7 @@ pub(crate) enum Fault {
     },
     /// A good signature over a text that two readers understand differently.
     #[error("`data` has a good signature, but cannot be taken: {0}")]
-    Ambiguous(PythonJsonError),
+    Ambiguous(AmbiguousJson),
     /// The text or its signature breaks the chain's limits.
     #[error("`data`: {0}")]
     Statement(StatementError),

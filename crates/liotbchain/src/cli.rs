@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use liotbchain_core::Height;
 
 use crate::bench_command::Plan;
+use crate::device_command;
 use crate::settings::{Kind, Role, Setting, TABLE, Texts};
 
 /// What somebody asked for.
@@ -28,6 +29,7 @@ pub enum Task {
     Demo,
     Receiver,
     Sender,
+    SenderCheck,
     KeysGenerate { out: Option<PathBuf> },
     KeysShow { file: Option<PathBuf> },
     ChainShow { from: Option<Height>, limit: Option<u32> },
@@ -37,6 +39,7 @@ pub enum Task {
     ConfigShow,
     ConfigCheck,
     Bench(Plan),
+    Device(device_command::Plan),
     Completions { shell: Shell },
     Man { out: Option<PathBuf> },
 }
@@ -52,7 +55,7 @@ impl Task {
         match self {
             Self::Demo => Role::Demo,
             Self::Receiver => Role::Receiver,
-            Self::Sender => Role::Sender,
+            Self::Sender | Self::SenderCheck => Role::Sender,
             Self::KeysGenerate { .. } | Self::KeysShow { .. } => Role::Keys,
             Self::ChainShow { .. }
             | Self::ChainValidate { .. }
@@ -60,6 +63,7 @@ impl Task {
             | Self::ChainImport { .. } => Role::Chain,
             Self::ConfigShow | Self::ConfigCheck => Role::Config,
             Self::Bench(_) => Role::Bench,
+            Self::Device(_) => Role::Device,
             Self::Completions { .. } | Self::Man { .. } => unreachable!("they are done without settings"),
         }
     }
@@ -79,8 +83,12 @@ impl Invocation {
         let (task, mut leaf) = match name.as_str() {
             "demo" => (Task::Demo, command),
             "receiver" => (Task::Receiver, command),
-            "sender" => (Task::Sender, command),
+            "sender" => match command.remove_subcommand() {
+                Some((_, leaf)) => (Task::SenderCheck, leaf),
+                None => (Task::Sender, command),
+            },
             "bench" => (Task::Bench(Plan::take(&mut command)), command),
+            "device" => (Task::Device(device_command::Plan::take(&mut command)), command),
             "completions" => {
                 (Task::Completions { shell: command.remove_one("shell").expect("clap asks for it") }, command)
             }
@@ -136,12 +144,22 @@ pub fn command() -> Command {
             Role::Receiver,
             "liotbchain receiver --receiver-listen 127.0.0.1:5001",
         ))
-        .subcommand(leaf(
-            "sender",
-            "Makes, signs and sends the readings of simulated devices",
-            Role::Sender,
-            "liotbchain sender --receiver-url http://127.0.0.1:5001",
-        ))
+        .subcommand(
+            leaf(
+                "sender",
+                "Takes readings of devices by HTTP and MQTT, signs, keeps and sends them",
+                Role::Sender,
+                "liotbchain sender --receiver-url http://127.0.0.1:5001",
+            )
+            // A flag before the subcommand would be passed over.
+            .args_conflicts_with_subcommands(true)
+            .subcommand(json(leaf(
+                "check",
+                "Tests key, disk, queue, broker, receiver and clock, and says what to do",
+                Role::Sender,
+                "liotbchain sender check --receiver-url http://127.0.0.1:5001",
+            ))),
+        )
         .subcommand(
             family("keys", "Makes and shows the key that the sender signs with")
                 .subcommand(
@@ -246,6 +264,12 @@ pub fn command() -> Command {
                 url.visible_alias("url").hide_short_help(false).help("The receiver to measure")
             }),
         )))
+        .subcommand(json(device_command::Plan::arguments(leaf(
+            "device",
+            "Simulates devices, or sends what another program prints, for a sender to sign",
+            Role::Device,
+            "liotbchain device --count 500 --kind temperature\n  sensor | liotbchain device --stdin --device oven-1",
+        ))))
         .subcommand(
             Command::new("completions")
                 .about("Writes the script by which a shell completes the commands and flags of liotbchain")
@@ -337,6 +361,7 @@ mod tests {
             ("liotbchain demo", Task::Demo),
             ("liotbchain receiver", Task::Receiver),
             ("liotbchain sender", Task::Sender),
+            ("liotbchain sender check", Task::SenderCheck),
             ("liotbchain keys generate", Task::KeysGenerate { out: None }),
             ("liotbchain keys generate --out a.pem", Task::KeysGenerate { out: Some("a.pem".into()) }),
             ("liotbchain keys show", Task::KeysShow { file: None }),
@@ -366,6 +391,9 @@ mod tests {
         let expected = [("ALLOW_LOSSY_FAILOVER", "true"), ("DATA_DIR", "/d"), ("DIFFICULTY", "-1")];
         assert_eq!(invocation.flags, expected.map(|(name, text)| (name, text.to_owned())).into());
         assert!(parse("liotbchain sender --difficulty 3").is_err());
+        let checked = parse("liotbchain sender check --data-dir /d").unwrap();
+        assert_eq!(checked.flags, [("DATA_DIR", "/d".to_owned())].into());
+        assert!(parse("liotbchain sender --data-dir /d check").is_err());
         assert!(parse("liotbchain config show --sender-key rsa --difficulty 3").is_ok());
     }
 
@@ -385,6 +413,7 @@ mod tests {
         assert!(parse("liotbchain config show --json").unwrap().json);
         assert!(!parse("liotbchain config show").unwrap().json);
         assert!(parse("liotbchain receiver --json").is_err());
+        assert!(parse("liotbchain sender check --json").unwrap().json);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use liotbchain_core::{BlockHash, Height, Target, TimestampMs};
 use liotbchain_http::{Edge, Limits};
 use liotbchain_node::{Ledger, SealedBlock, now_ms};
-use liotbchain_sender::{Job, KEY_FILE, Receiver, Sender, SigningKey};
+use liotbchain_sender::{
+    ForwardConfig, Job, KEY_FILE, Protocol, Receiver, Sender, SenderOptions, SigningKey,
+};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -23,8 +25,6 @@ use crate::utc::Utc;
 
 /// Seconds between two lists of readings, each of which fills a block.
 const INTERVAL_S: f64 = 2.0;
-/// Bytes of a request to the sender: a job takes 60.
-const SENDER_BODY_SIZE_MAX: usize = 64 << 10;
 
 /// Runs the demo until somebody asks to stop.
 ///
@@ -93,13 +93,20 @@ async fn run_open(
 
     let token = settings.api_token.as_ref().map(|token| token.reveal());
     let url = Url::parse(&receiver_url).expect("an address and a port are a URL");
-    let sender = Sender::new(key, Receiver::new(url, token)?)?;
+    let options = SenderOptions {
+        data_dir: settings.data_dir.clone(),
+        key,
+        forward: ForwardConfig { receivers: vec![Receiver::new(url, token)?], protocol: Protocol::V1 },
+        outbox: settings.outbox,
+        mqtt: None,
+    };
+    let sender = Sender::open(options).await?;
     let limits = Limits {
         connections_max: settings.connections_max,
-        body_size_max: SENDER_BODY_SIZE_MAX,
+        body_size_max: liotbchain_sender::BODY_SIZE_MAX,
         ..Limits::default()
     };
-    // The receiver goes on until the sender's last list is answered.
+    // The receiver goes on until the sender's last readings are answered.
     let (open, closed) = watch::channel(());
     let until_closed = |mut closed: watch::Receiver<()>| async move { _ = closed.changed().await };
     let OpenReceiver { _data_dir, listener: receiver_listener, config, .. } = receiver;
@@ -120,7 +127,7 @@ async fn run_open(
         shown = show_blocks(blocks, json) => shown,
         () = stop.asked() => {
             if !json {
-                say("stopping: the list on its way is waited for; Ctrl-C again ends at once");
+                say("stopping: what is on its way is waited for; Ctrl-C again ends at once");
             }
             Ok(())
         }

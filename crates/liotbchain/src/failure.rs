@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use liotbchain_http::BindError;
 use liotbchain_node::LedgerError;
+use liotbchain_sender::mqtt::MqttConfigError;
+use liotbchain_sender::outbox::OutboxError;
 use liotbchain_sender::{ReceiverError, SenderError, SignerError};
 use liotbchain_store::StoreError;
 
@@ -29,7 +31,7 @@ pub enum Exit {
     Usage = 2,
     /// A chain breaks a rule.
     ChainInvalid = 3,
-    /// A database does not answer.
+    /// A database, a receiver or a broker does not answer.
     Unreachable = 4,
 }
 
@@ -132,8 +134,25 @@ impl From<SenderError> for Failure {
     fn from(error: SenderError) -> Self {
         match error {
             SenderError::Bind(error) => error.into(),
-            SenderError::Signer(error) => error.into(),
             SenderError::Receiver(error) => error.into(),
+            SenderError::Outbox(error) => error.into(),
         }
+    }
+}
+
+impl From<OutboxError> for Failure {
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::Disk(_) => Self::failed(error.to_string())
+                .with_hint("`liotbchain sender check` tests the folder and its disk"),
+            // The others say it themselves.
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<MqttConfigError> for Failure {
+    fn from(error: MqttConfigError) -> Self {
+        vec![Problem::from(error)].into()
     }
 }

@@ -9,6 +9,7 @@ mod completions_command;
 mod config_command;
 mod data_dir;
 mod demo_command;
+mod device_command;
 mod failure;
 mod keys_command;
 mod log;
@@ -78,6 +79,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::Demo => demo_command::run(settings, program, json).await,
         Task::Receiver => receiver_command::run(settings).await,
         Task::Sender => sender_command::run(settings).await,
+        Task::SenderCheck => sender_command::check(settings, json).await,
         Task::KeysGenerate { out } => keys_command::generate(settings, out, json),
         Task::KeysShow { file } => keys_command::show(settings, file, json),
         Task::ChainShow { from, limit } => chain_command::show(settings, from, limit, json).await,
@@ -87,6 +89,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::ChainExport { out, force } => chain_command::export(settings, &out, force, json).await,
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
         Task::Bench(plan) => bench_command::run(settings, &plan, json).await,
+        Task::Device(plan) => device_command::run(settings, &plan, json).await,
         Task::ConfigShow | Task::ConfigCheck | Task::Completions { .. } | Task::Man { .. } => {
             unreachable!("they need no settings that are in order")
         }

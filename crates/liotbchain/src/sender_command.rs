@@ -1,6 +1,11 @@
-//! `liotbchain sender`: simulated devices that send to a receiver when they are told to.
+//! `liotbchain sender`: a gateway that takes the readings of devices and sends them to a receiver; and `sender check`,
+//! which tests all that it depends on.
 
-use liotbchain_sender::{Receiver, SenderConfig};
+mod check;
+
+use liotbchain_core::KeyId;
+use liotbchain_sender::mqtt::MqttConfig;
+use liotbchain_sender::{ForwardConfig, KEY_FILE, Receiver, SenderConfig, SenderOptions, SigningKey};
 use url::Host;
 
 use crate::Failure;
@@ -9,40 +14,64 @@ use crate::receiver_command::edge;
 use crate::settings::Settings;
 use crate::stop::Stop;
 
+pub use check::check;
+
 /// Runs the sender until somebody asks to stop.
 ///
 /// # Errors
 ///
-/// Where it cannot start. A receiver that is away is no reason.
+/// Where it cannot start. A receiver or a broker that is away is no reason.
 pub async fn run(settings: &Settings) -> Result<(), Failure> {
-    let token = settings.receiver_token.as_ref();
-    if token.is_some()
-        && settings.receiver_url.scheme() == "http"
-        && !is_loopback(settings.receiver_url.host())
-    {
-        let warning = format!(
-            "RECEIVER_TOKEN goes to {} without encryption: whoever listens can use it",
-            settings.receiver_url
-        );
-        warn(&warning, Some("put a proxy with TLS before the receiver, and https:// into RECEIVER_URL"));
-    }
-    let config = SenderConfig {
+    warn_of_open_tokens(settings);
+    let stop =
+        Stop::on_signal().map_err(|error| Failure::failed(format!("no signal can be caught: {error}")))?;
+    let key = SigningKey::load_or_create(&settings.data_dir.join(KEY_FILE), settings.sender_key)?;
+    let options = SenderOptions {
         data_dir: settings.data_dir.clone(),
-        key_kind: settings.sender_key,
-        receiver: Receiver::new(settings.receiver_url.clone(), token.map(|token| token.reveal()))?,
+        forward: forward(settings)?,
+        outbox: settings.outbox,
+        mqtt: mqtt(settings, key.public_key().key_id())?,
+        key,
+    };
+    let config = SenderConfig {
+        options,
         listen: settings.sender_listen,
         edge: edge(settings),
         connections_max: settings.connections_max,
     };
-    let stop =
-        Stop::on_signal().map_err(|error| Failure::failed(format!("no signal can be caught: {error}")))?;
     let asked = async {
         stop.asked().await;
-        tracing::info!("stopping: the list on its way is waited for");
+        tracing::info!("stopping: what is on its way is waited for");
     };
     liotbchain_sender::run(config, asked).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says where a secret can be read on the way.
+fn warn_of_open_tokens(settings: &Settings) {
+    let is_open = |url: &&url::Url| url.scheme() == "http" && !is_loopback(url.host());
+    if settings.receiver_token.is_some()
+        && let Some(url) = settings.receiver_urls.iter().find(is_open)
+    {
+        let warning = format!("RECEIVER_TOKEN goes to {url} without encryption: whoever listens can use it");
+        warn(&warning, Some("put a proxy with TLS before the receiver, and https:// into RECEIVER_URL"));
+    }
+}
+
+/// Returns where readings go.
+fn forward(settings: &Settings) -> Result<ForwardConfig, Failure> {
+    let token = settings.receiver_token.as_ref().map(|token| token.reveal());
+    let receivers = settings.receiver_urls.iter().map(|url| Receiver::new(url.clone(), token));
+    Ok(ForwardConfig {
+        receivers: receivers.collect::<Result<_, _>>()?,
+        protocol: settings.receiver_protocol,
+    })
+}
+
+/// Returns where readings come from beside HTTP, for a sender with this key.
+fn mqtt(settings: &Settings, key_id: KeyId) -> Result<Option<MqttConfig>, Failure> {
+    Ok(settings.mqtt.as_ref().map(|mqtt| mqtt.of_sender(key_id)).transpose()?)
 }
 
 /// Tells whether a host is this machine.

@@ -6,6 +6,7 @@
 mod configuration;
 mod database;
 mod dotenv;
+mod mqtt;
 mod problem;
 mod sources;
 mod table;
@@ -15,12 +16,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use liotbchain_sender::KeyKind;
+use liotbchain_sender::outbox::{OutboxLimits, WhenFull};
+use liotbchain_sender::{KeyKind, Protocol};
 use tracing::Level;
 use url::Url;
 
 pub use configuration::{Configuration, Found};
 pub use database::DatabaseUrl;
+pub use mqtt::Mqtt;
 pub use problem::Problem;
 pub use sources::{Origin, Sources, Texts};
 pub use table::{Role, Setting, TABLE};
@@ -44,8 +47,16 @@ pub struct Settings {
     pub pending_max: u64,
     pub receiver_listen: SocketAddr,
     pub sender_listen: SocketAddr,
-    pub receiver_url: Url,
+    /// One at least.
+    pub receiver_urls: Vec<Url>,
     pub receiver_token: Option<Secret>,
+    pub receiver_protocol: Protocol,
+    pub outbox: OutboxLimits,
+    pub mqtt: Option<Mqtt>,
+    /// How simulated devices come to a broker: theirs is not that of `MQTT_URL`.
+    pub mqtt_user: Option<String>,
+    pub mqtt_password: Option<Secret>,
+    pub mqtt_site: String,
     pub api_token: Option<Secret>,
     pub allowed_hosts: Option<Vec<String>>,
     pub payload_size_max: usize,
@@ -104,8 +115,21 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
         pending_max: value("PENDING_MAX")?.whole()?,
         receiver_listen: value("RECEIVER_LISTEN")?.address()?,
         sender_listen: value("SENDER_LISTEN")?.address()?,
-        receiver_url: value("RECEIVER_URL")?.url()?,
+        receiver_urls: value("RECEIVER_URL")?.urls()?,
         receiver_token: value("RECEIVER_TOKEN").and_then(Value::secret),
+        receiver_protocol: value("RECEIVER_PROTOCOL")?.word()?.parse().ok()?,
+        outbox: OutboxLimits {
+            size_max: value("OUTBOX_SIZE_MAX")?.whole()?,
+            when_full: match value("OUTBOX_WHEN_FULL")?.word()? {
+                "refuse" => WhenFull::Refuse,
+                "drop_oldest" => WhenFull::DropOldest,
+                _ => return None,
+            },
+        },
+        mqtt: Mqtt::of(configuration),
+        mqtt_user: value("MQTT_USER").and_then(Value::text),
+        mqtt_password: value("MQTT_PASSWORD").and_then(Value::secret),
+        mqtt_site: value("MQTT_SITE")?.text()?,
         api_token: value("API_TOKEN").and_then(Value::secret),
         allowed_hosts: value("ALLOWED_HOSTS").and_then(Value::hosts),
         payload_size_max: value("PAYLOAD_SIZE_MAX")?.whole()?,
@@ -150,6 +174,9 @@ mod tests {
         assert_eq!(settings.sender_listen, "127.0.0.1:5000".parse().unwrap());
         assert_eq!((settings.api_token, settings.receiver_token, settings.allowed_hosts), (None, None, None));
         assert_eq!((settings.payload_size_max, settings.list_items_max), (65_536, 8000));
+        assert_eq!(settings.outbox, OutboxLimits { size_max: 256 << 20, when_full: WhenFull::Refuse });
+        assert_eq!(settings.receiver_protocol, Protocol::V1);
+        assert!(settings.mqtt.is_none());
         assert_eq!((settings.sender_key, settings.log_format), (KeyKind::Ed25519, LogFormat::Text));
         assert_eq!(
             (settings.log_file, settings.log_file_size_max, settings.log_files_max),
@@ -212,6 +239,27 @@ mod tests {
         assert!(settings(&[("SENDER_LISTEN", "[::1]:5000")], Role::Sender).is_ok());
         let token = ("API_TOKEN", "0123456789abcdef");
         assert!(settings(&[public[0], token], Role::Receiver).is_ok());
+    }
+
+    #[test]
+    fn the_settings_of_a_broker_are_checked_together() {
+        let broker = ("MQTT_URL", "mqtt://127.0.0.1:1883");
+        let problems = |more: &[(&str, &str)], role| settings(&[&[broker], more].concat(), role).err();
+        assert_eq!(problems(&[], Role::Sender), None);
+        assert_eq!(problems(&[("MQTT_USER", "pi"), ("MQTT_PASSWORD", "geheim")], Role::Config), None);
+        for (pair, named) in [
+            (("MQTT_PASSWORD", "geheim"), "MQTT_USER is not"),
+            (("MQTT_CA_FILE", "ca.pem"), "no TLS"),
+            (("MQTT_TOPICS", "tele/+/SENSOR"), "MQTT_TOPICS"),
+            (("MQTT_SITE", "a/b"), "MQTT_SITE"),
+        ] {
+            let told = problems(&[pair], Role::Sender).unwrap_or_default().concat();
+            assert!(told.contains(named) && !told.contains("geheim"), "{pair:?}: {told}");
+            assert_eq!(problems(&[pair], Role::Receiver), None, "{pair:?}");
+        }
+        let tls = [("MQTT_URL", "mqtts://127.0.0.1:8883"), ("MQTT_CA_FILE", "/nowhere/ca.pem")];
+        assert!(settings(&tls, Role::Config).unwrap_err()[0].contains("/nowhere/ca.pem"));
+        assert!(settings(&[("MQTT_PASSWORD", "geheim")], Role::Config).is_ok(), "there is no broker");
     }
 
     #[test]

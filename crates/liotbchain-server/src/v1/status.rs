@@ -107,7 +107,10 @@ struct LimitsJson {
         status = OK,
         description = "The state as of now.",
         body = StatusJson,
-        headers(("Cache-Control" = String, description = "`no-store`.")),
+        headers(
+            ("Accept-Encoding" = String, description = "What `POST /v1/transactions` reads: `gzip, zstd`."),
+            ("Cache-Control" = String, description = "`no-store`."),
+        ),
     )),
 )]
 pub(crate) async fn get_status(State(shared): State<Arc<Shared>>) -> Response {
@@ -142,7 +145,9 @@ pub(crate) async fn get_status(State(shared): State<Arc<Shared>>) -> Response {
         },
         time_ms: now_ms(),
     };
-    ([(header::CACHE_CONTROL, "no-store")], Json(status)).into_response()
+    // As RFC 9110, section 12.5.3, lets a server say what may be sent to it compressed.
+    let headers = [(header::ACCEPT_ENCODING, "gzip, zstd"), (header::CACHE_CONTROL, "no-store")];
+    (headers, Json(status)).into_response()
 }
 
 /// A clock before 1970 is as wrong as one that says 1970.

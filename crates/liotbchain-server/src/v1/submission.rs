@@ -11,10 +11,10 @@ use liotbchain_core::{
 use liotbchain_store::NewTransaction;
 
 use crate::{
-    items::{ItemFault, LISTED_MAX, Limits, decode_public_key, decode_signature, describe},
-    json_text::{JsonError, Kind, Position, Token, Tokens, unescape},
+    items::{ItemFault, LISTED_MAX, Limits, decode_public_key, decode_signature},
+    json_keys::{AmbiguousJson, JSON_DEPTH_MAX, check_unambiguous},
+    json_text::{JsonError, Kind, Token, Tokens, ascii_spelling, shorten, unescape},
     key_cache::KeyCache,
-    python_json::{JSON_DEPTH_MAX, PythonJsonError, check_unambiguous, python_string, shorten},
 };
 
 /// How the items of a body are joined.
@@ -149,7 +149,7 @@ pub(crate) enum Fault {
     Signature(SignatureError),
     /// A good signature over a text that two readers understand differently.
     #[error("`payload` has a good signature, but cannot be taken: {0}")]
-    Ambiguous(PythonJsonError),
+    Ambiguous(AmbiguousJson),
     /// The text or its signature breaks the chain's limits.
     #[error(transparent)]
     Statement(StatementError),
@@ -299,7 +299,7 @@ impl Decoding<'_> {
             other => {
                 // What is not JSON at all should not be called the wrong kind of JSON.
                 tokens.next_token()?;
-                let got = other.map_or("nothing", |token| describe(token.kind));
+                let got = other.map_or("nothing", |token| token.kind.describe());
                 return Err(SubmissionError::NotAList { got });
             }
         }
@@ -314,7 +314,7 @@ impl Decoding<'_> {
                 continue;
             }
             self.line(line).map_err(|error| match error {
-                SubmissionError::Json(error) => in_line(error, number).into(),
+                SubmissionError::Json(error) => error.in_line(number).into(),
                 error => error,
             })?;
         }
@@ -348,7 +348,7 @@ impl Decoding<'_> {
     /// Reads an item to its end, whatever is wrong with it.
     fn read<'a>(&self, tokens: &mut Tokens<'a>, first: Token<'a>) -> Result<Result<Item, Fault>, JsonError> {
         if first.kind != Kind::ObjectStart {
-            let got = describe(first.kind);
+            let got = first.kind.describe();
             tokens.rest_of_value(first)?;
             return Ok(Err(Fault::NotAnObject { got }));
         }
@@ -359,7 +359,7 @@ impl Decoding<'_> {
         {
             let Some(value) = tokens.next_token()? else { break };
             tokens.rest_of_value(value)?;
-            match fields.take(&python_string(key), value.kind, self.limits.payload_size_max, self.keys) {
+            match fields.take(&ascii_spelling(key), value.kind, self.limits.payload_size_max, self.keys) {
                 // Whoever sent one has to hear of it, whatever else is wrong.
                 Err(private) if private.code() == "private_key_sent" => fault = Some(private),
                 Err(found) => drop(fault.get_or_insert(found)),
@@ -425,7 +425,7 @@ fn put<T>(field: &mut Option<T>, key: &'static str, value: T) -> Result<(), Faul
 }
 
 fn decode_payload(kind: Kind<'_>, size_max: usize) -> Result<String, Fault> {
-    let Kind::Text(content) = kind else { return Err(Fault::PayloadNotText { got: describe(kind) }) };
+    let Kind::Text(content) = kind else { return Err(Fault::PayloadNotText { got: kind.describe() }) };
     let payload = unescape(content).ok_or(Fault::PayloadBroken)?;
     match payload.len() {
         size if size > size_max => Err(Fault::PayloadTooLarge { size, size_max }),
@@ -437,14 +437,6 @@ fn decode_key_id(kind: Kind<'_>) -> Result<KeyId, Fault> {
     let Kind::Text(text) = kind else { return Err(Fault::BadKeyId) };
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
     text.parse().ok().filter(|_| is_lower).ok_or(Fault::BadKeyId)
-}
-
-/// Names the line of the body in place of the only one that the reader saw.
-fn in_line(error: JsonError, line: usize) -> JsonError {
-    match error {
-        JsonError::Syntax { fault, at } => JsonError::Syntax { fault, at: Position { line, ..at } },
-        JsonError::TooDeep { depth_max, at } => JsonError::TooDeep { depth_max, at: Position { line, ..at } },
-    }
 }
 
 #[cfg(test)]

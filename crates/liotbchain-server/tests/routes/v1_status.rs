@@ -13,6 +13,7 @@ async fn says_what_the_receiver_is_and_what_it_is_at() {
     receiver.take(&["1", "2", "3"].map(|text| device.item(text))).await;
     let response = receiver.get("/v1/status").await;
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(response.headers()[header::ACCEPT_ENCODING], "gzip, zstd");
     let mut status = json(response).await;
     let genesis = receiver.ledger.genesis();
     let rules = receiver.ledger.rules().clone();

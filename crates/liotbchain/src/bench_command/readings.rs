@@ -195,7 +195,7 @@ impl Shared {
         let texts: Vec<String> = {
             // One clock for all threads, so that no two readings have the same time.
             let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-            (0..items).map(|_| clock.measure(SystemTime::now())).collect()
+            (0..items).map(|_| clock.measure(SystemTime::now()).1).collect()
         };
         let mut body = String::with_capacity(texts.len() * (texts[0].len() + device.public_key.len() + 400));
         for text in &texts {

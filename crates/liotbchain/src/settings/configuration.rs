@@ -1,5 +1,6 @@
 //! Brings the sources together: flag, exported environment, `.env`, `liotbchain.toml`, default, in this order.
 
+use super::mqtt::Mqtt;
 use super::problem::Problem;
 use super::sources::{Origin, Said, Sources, Texts};
 use super::table::{Role, Setting, TABLE};
@@ -57,6 +58,11 @@ impl Configuration {
             && pending < block
         {
             self.problems.push(Problem::BlockNeverFull { pending, block });
+        }
+        if [Role::Sender, Role::Config].contains(&role)
+            && let Some(Err(error)) = Mqtt::of(self).map(|mqtt| mqtt.check())
+        {
+            self.problems.push(error.into());
         }
         for (name, listener) in [("RECEIVER_LISTEN", Role::Receiver), ("SENDER_LISTEN", Role::Sender)] {
             if let Some(Value::Address(address)) = self.get(name).value

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use liotbchain_sender::mqtt::MqttConfigError;
 use thiserror::Error;
 
 use super::sources::Origin;
@@ -32,6 +33,8 @@ pub enum Problem {
         "PENDING_MAX is {pending}, less than TRANSACTIONS_PER_BLOCK, {block}: no block would ever be full"
     )]
     BlockNeverFull { pending: u64, block: u64 },
+    #[error(transparent)]
+    Mqtt(#[from] MqttConfigError),
 }
 
 impl Problem {
@@ -58,8 +61,28 @@ impl Problem {
             Self::PublicWithoutToken { .. } => {
                 "set API_TOKEN (`openssl rand -hex 24` makes one) or listen on 127.0.0.1".to_owned()
             }
+            Self::Mqtt(error) => mqtt_hint(error).to_owned(),
             Self::BlockNeverFull { block, .. } => format!("set PENDING_MAX to {block} or more"),
         }
+    }
+}
+
+fn mqtt_hint(error: &MqttConfigError) -> &'static str {
+    match error {
+        MqttConfigError::Url | MqttConfigError::UserInUrl => {
+            "write mqtt://HOST:1883 or mqtts://HOST:8883; user and password belong into MQTT_USER and MQTT_PASSWORD"
+        }
+        MqttConfigError::PasswordAlone => "set MQTT_USER to the name that the broker knows the sender by",
+        MqttConfigError::Version(_) => "leave MQTT_VERSION out to have the default: 5",
+        MqttConfigError::Name { .. } => "leave it out to have the default",
+        MqttConfigError::Topics(_) => {
+            "write filters such as liotbchain/v1/+/+/up=4,tele/+/SENSOR=2: levels count from 1"
+        }
+        MqttConfigError::CaFile { .. } => {
+            "name the file of the authority that signed the broker's certificate"
+        }
+        MqttConfigError::CaFileWithoutTls => "write mqtts:// into MQTT_URL, or leave MQTT_CA_FILE out",
+        MqttConfigError::Roots(_) => "without either, TLS trusts nobody",
     }
 }
 

@@ -49,11 +49,13 @@ pub enum Role {
     Chain,
     /// `liotbchain bench`
     Bench,
+    /// `liotbchain device`
+    Device,
     /// `liotbchain config …`, which takes every flag, to show what a command line would lead to.
     Config,
 }
 
-use Role::{Bench, Chain, Demo, Keys, Receiver, Sender};
+use Role::{Bench, Chain, Demo, Device, Keys, Receiver, Sender};
 
 /// The commands that open a chain.
 const STORE: &[Role] = &[Receiver, Demo, Chain];
@@ -64,8 +66,8 @@ const SEND: &[Role] = &[Sender, Demo];
 /// The commands that listen.
 const SERVE: &[Role] = &[Receiver, Sender, Demo];
 /// The commands that keep something.
-const KEEP: &[Role] = &[Receiver, Sender, Demo, Keys, Chain];
-const ALL: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Bench];
+const KEEP: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Device];
+const ALL: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Bench, Device];
 
 /// Every setting there is, in the order of `config show`.
 pub static TABLE: &[Setting] = &[
@@ -80,7 +82,7 @@ pub static TABLE: &[Setting] = &[
         name: "DATA_DIR",
         default: Default::Text("./liotbchain-data"),
         kind: Kind::Path,
-        meaning: "Folder of the sender's key and the SQLite file",
+        meaning: "Folder of the sender's key and queue, and of the SQLite file",
         roles: KEEP,
     },
     Setting {
@@ -157,8 +159,8 @@ pub static TABLE: &[Setting] = &[
     Setting {
         name: "RECEIVER_URL",
         default: Default::Text("http://127.0.0.1:5001"),
-        kind: Kind::Url,
-        meaning: "The receiver the sender sends to",
+        kind: Kind::Urls,
+        meaning: "The receiver the sender sends to; if it is down, the next one named",
         roles: &[Sender, Bench],
     },
     Setting {
@@ -167,6 +169,84 @@ pub static TABLE: &[Setting] = &[
         kind: Kind::Secret { length_min: 1 },
         meaning: "The API_TOKEN of the receiver the sender sends to",
         roles: &[Sender, Bench],
+    },
+    Setting {
+        name: "RECEIVER_PROTOCOL",
+        default: Default::Text("v1"),
+        kind: Kind::OneOf(&["v1", "original"]),
+        meaning: "What that receiver speaks; original is the Python original",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "OUTBOX_SIZE_MAX",
+        default: Default::Text("268435456"),
+        // Room for a list of readings, and no more than a disk is likely to have.
+        kind: Kind::Whole { min: 1 << 20, max: 1 << 40 },
+        meaning: "Bytes of the queue of readings on the sender's disk",
+        roles: SEND,
+    },
+    Setting {
+        name: "OUTBOX_WHEN_FULL",
+        default: Default::Text("refuse"),
+        kind: Kind::OneOf(&["refuse", "drop_oldest"]),
+        meaning: "What happens to readings then: new ones refused, or the oldest dropped",
+        roles: SEND,
+    },
+    Setting {
+        name: "MQTT_URL",
+        default: Default::Absent("readings come by HTTP alone"),
+        kind: Kind::MqttUrl,
+        meaning: "The MQTT broker that devices publish to",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_USER",
+        default: Default::Absent("the broker asks for none"),
+        kind: Kind::Name { length_max: 256 },
+        meaning: "User of the sender at the broker",
+        roles: &[Sender, Device],
+    },
+    Setting {
+        name: "MQTT_PASSWORD",
+        default: Default::Absent("the broker asks for none"),
+        kind: Kind::Password,
+        meaning: "Password of that user",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_CA_FILE",
+        default: Default::Absent("the system's certificates are trusted"),
+        kind: Kind::Path,
+        meaning: "Certificates to trust at the broker instead; a relative path lies in DATA_DIR",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_VERSION",
+        default: Default::Text("5"),
+        kind: Kind::OneOf(&["5", "3.1.1"]),
+        meaning: "Version of MQTT that the broker speaks",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_CLIENT_ID",
+        default: Default::Absent("liotbchain- and 12 digits of the key's id"),
+        kind: Kind::Name { length_max: 128 },
+        meaning: "Name by which the broker keeps what the sender missed",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_TOPICS",
+        default: Default::Text("liotbchain/v1/+/+/up=4"),
+        kind: Kind::Topics,
+        meaning: "Topics of readings, and which level of each names the device",
+        roles: &[Sender],
+    },
+    Setting {
+        name: "MQTT_SITE",
+        default: Default::Text("default"),
+        kind: Kind::Name { length_max: 128 },
+        meaning: "Site in the topic where the sender says whether it is there",
+        roles: &[Sender, Device],
     },
     Setting {
         name: "API_TOKEN",
@@ -300,7 +380,7 @@ impl Setting {
 
     /// Tells whether its value must not be shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret { .. })
+        matches!(self.kind, Kind::Secret { .. } | Kind::Password)
     }
 
     /// Tells whether an empty value reads as "not set". Where a definite default stands, an empty value is more
@@ -384,6 +464,6 @@ mod tests {
     fn secrets_have_no_flag() {
         let secrets: Vec<_> =
             TABLE.iter().filter(|setting| setting.flag().is_none()).map(|s| s.name).collect();
-        assert_eq!(secrets, ["RECEIVER_TOKEN", "API_TOKEN"]);
+        assert_eq!(secrets, ["RECEIVER_TOKEN", "MQTT_PASSWORD", "API_TOKEN"]);
     }
 }

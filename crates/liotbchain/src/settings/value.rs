@@ -27,12 +27,18 @@ pub enum Kind {
     Path,
     /// An address and port to listen on.
     Address,
-    /// The address of an HTTP server.
-    Url,
+    /// Addresses of HTTP servers, separated by commas.
+    Urls,
+    /// The address of an MQTT broker.
+    MqttUrl,
+    /// Topics of MQTT, and the level that names the device.
+    Topics,
     /// Host names, separated by commas.
     Hosts,
     /// A bearer token.
     Secret { length_min: usize },
+    /// A password that somebody else chose.
+    Password,
     /// Where a chain is kept.
     Database,
 }
@@ -50,26 +56,26 @@ pub enum Value {
     Bool(bool),
     /// Of [`Kind::OneOf`].
     Word(&'static str),
-    /// Of [`Kind::Name`] and [`Kind::Path`].
+    /// Of [`Kind::Name`], [`Kind::Path`], [`Kind::MqttUrl`] and [`Kind::Topics`].
     Text(String),
     /// Of [`Kind::Address`].
     Address(SocketAddr),
-    /// Of [`Kind::Url`].
-    Url(Url),
+    /// Of [`Kind::Urls`]: one at least.
+    Urls(Vec<Url>),
     /// Of [`Kind::Hosts`].
     Hosts(Vec<String>),
-    /// Of [`Kind::Secret`].
+    /// Of [`Kind::Secret`] and [`Kind::Password`].
     Secret(Secret),
     /// Of [`Kind::Database`].
     Database(DatabaseUrl),
 }
 
-/// A token that never shows itself by accident: `Debug` hides it, and there is no `Display`.
+/// A token or password that never shows itself by accident: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Returns the token, for the one place that compares or sends it.
+    /// Returns it, for the one place that compares or sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -107,8 +113,8 @@ impl Value {
         if let Self::Address(address) = self { Some(*address) } else { None }
     }
 
-    pub fn url(&self) -> Option<Url> {
-        if let Self::Url(url) = self { Some(url.clone()) } else { None }
+    pub fn urls(&self) -> Option<Vec<Url>> {
+        if let Self::Urls(urls) = self { Some(urls.clone()) } else { None }
     }
 
     pub fn hosts(&self) -> Option<Vec<String>> {
@@ -140,17 +146,20 @@ impl Kind {
                 words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| Value::Word(word))
             }
             Self::Name { length_max } => {
-                let allowed = text.len() <= length_max && !text.chars().any(char::is_control);
-                allowed.then(|| Value::Text(text.to_owned()))
+                (text.len() <= length_max && is_on_one_line(text)).then(|| Value::Text(text.to_owned()))
             }
             Self::Path => (!text.contains('\0')).then(|| Value::Text(text.to_owned())),
             Self::Address => parse_address(text).map(Value::Address),
-            Self::Url => parse_url(text).map(Value::Url),
+            Self::Urls => parse_urls(text).map(Value::Urls),
+            Self::MqttUrl => is_mqtt_url(text).then(|| Value::Text(text.to_owned())),
+            // What is wrong with a topic is said where the settings of MQTT are checked together.
+            Self::Topics => is_on_one_line(text).then(|| Value::Text(text.to_owned())),
             Self::Hosts => parse_hosts(text).map(Value::Hosts),
             Self::Secret { length_min } => {
                 let allowed = text.len() >= length_min && text.bytes().all(|byte| byte.is_ascii_graphic());
                 allowed.then(|| Value::Secret(Secret(text.to_owned())))
             }
+            Self::Password => is_on_one_line(text).then(|| Value::Secret(Secret(text.to_owned()))),
             Self::Database => DatabaseUrl::parse(text).map(Value::Database),
         }
     }
@@ -158,8 +167,9 @@ impl Kind {
     /// Returns the text as it may be shown to whoever looks at the screen or the log.
     pub fn show(&self, text: &str) -> String {
         match self {
-            Self::Secret { .. } => "(set)".to_owned(),
-            Self::Database | Self::Url => database::redact(text),
+            Self::Secret { .. } | Self::Password => "(set)".to_owned(),
+            Self::Database | Self::MqttUrl => database::redact(text),
+            Self::Urls => Vec::from_iter(text.split(',').map(database::redact)).join(","),
             _ => text.to_owned(),
         }
     }
@@ -172,6 +182,7 @@ impl Kind {
                 "write sqlite:NAME (lies in DATA_DIR), sqlite:///PATH, postgres://USER:PASSWORD@HOST/NAME, \
                  postgresql://… or \"host=… dbname=… user=…\"",
             ),
+            Self::MqttUrl => Some("user and password of the broker belong into MQTT_USER and MQTT_PASSWORD"),
             Self::Address => {
                 Some("127.0.0.1 is for this machine alone, 0.0.0.0 is for every network it is in")
             }
@@ -190,9 +201,12 @@ impl Kind {
             Self::Name { .. } => "NAME",
             Self::Path => "PATH",
             Self::Address => "ADDRESS",
-            Self::Url | Self::Database => "URL",
+            Self::Urls => "URL[,URL]",
+            Self::MqttUrl | Self::Database => "URL",
+            Self::Topics => "FILTER=LEVEL",
             Self::Hosts => "HOSTS",
             Self::Secret { .. } => "TOKEN",
+            Self::Password => "PASSWORD",
         }
     }
 }
@@ -212,11 +226,20 @@ impl fmt::Display for Kind {
             }
             Self::Path => f.write_str("a path"),
             Self::Address => f.write_str("an IP address and a port, such as 127.0.0.1:5001 or [::1]:5001"),
-            Self::Url => f.write_str("an address such as http://127.0.0.1:5001, without user, ? and #"),
+            Self::Urls => f.write_str(
+                "an address such as http://127.0.0.1:5001, without user, ? and #, or several with commas between",
+            ),
+            Self::MqttUrl => f.write_str(
+                "an address such as mqtt://127.0.0.1:1883, or mqtts://… with TLS, without user and path",
+            ),
+            Self::Topics => f.write_str(
+                "filters with the level that names the device, such as tele/+/SENSOR=2, separated by commas",
+            ),
             Self::Hosts => f.write_str("host names without ports, such as chain.example.org,10.0.0.7"),
             Self::Secret { length_min } => {
                 write!(f, "visible ASCII characters without spaces, at least {length_min}")
             }
+            Self::Password => f.write_str("a text on one line"),
             Self::Database => f.write_str("a SQLite file or a PostgreSQL database"),
         }
     }
@@ -236,6 +259,26 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
         return Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into());
     }
     text.parse().ok()
+}
+
+fn is_on_one_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+fn parse_urls(text: &str) -> Option<Vec<Url>> {
+    text.split(',').map(|url| parse_url(url.trim())).collect()
+}
+
+fn is_mqtt_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "mqtt" | "mqtts")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
 }
 
 fn parse_url(text: &str) -> Option<Url> {
@@ -313,7 +356,9 @@ mod tests {
 
     #[test]
     fn takes_http_addresses_and_no_password_in_them() {
-        assert!(Kind::Url.parse("https://chain.example.org/liot").is_some());
+        let urls = |text: &str| Kind::Urls.parse(text).and_then(|value| value.urls());
+        assert_eq!(urls("https://chain.example.org/liot").unwrap().len(), 1);
+        assert_eq!(urls("http://10.0.0.1:5001, http://10.0.0.2:5001").unwrap().len(), 2);
         let refused = [
             "127.0.0.1:5001",
             "localhost:5001",
@@ -322,9 +367,29 @@ mod tests {
             "http://u:p@a",
             "http://a?b",
             "http://a#b",
+            "http://a,",
         ];
-        refuses(&Kind::Url, &refused);
-        assert_eq!(Kind::Url.show("http://u:geheim@a"), "http://u:***@a");
+        refuses(&Kind::Urls, &refused);
+        assert_eq!(Kind::Urls.show("http://a,http://u:geheim@a"), "http://a,http://u:***@a");
+    }
+
+    #[test]
+    fn takes_addresses_of_brokers_and_no_user_in_them() {
+        for text in ["mqtt://broker", "mqtt://127.0.0.1:1883", "mqtts://[::1]:8883/"] {
+            assert!(Kind::MqttUrl.parse(text).is_some(), "{text}");
+        }
+        let refused = ["broker:1883", "http://broker", "mqtt://", "mqtt://u:geheim@broker", "mqtt://b/topic"];
+        refuses(&Kind::MqttUrl, &refused);
+        assert_eq!(Kind::MqttUrl.show("mqtt://u:geheim@b"), "mqtt://u:***@b");
+        assert!(Kind::MqttUrl.hint().unwrap().contains("MQTT_USER"));
+    }
+
+    #[test]
+    fn takes_passwords_of_any_kind_and_hides_them() {
+        let Some(Value::Secret(password)) = Kind::Password.parse("a pässword") else { panic!("refused") };
+        assert_eq!(password.reveal(), "a pässword");
+        assert_eq!(Kind::Password.show("a pässword"), "(set)");
+        refuses(&Kind::Password, &["a\nb"]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! JSON text as a stream of tokens (RFC 8259), the one reader beneath requests and Python's form.
+//! JSON text as a stream of tokens (RFC 8259), the one reader beneath the requests of receiver and sender.
 //!
 //! Signatures are made over text, so a token keeps the text it has in the input: numbers are not
 //! rounded and strings are not unescaped. The reader keeps its own stack of open containers, so that
 //! no input can overflow the thread's, and never reads a byte twice. It does not compare keys.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 use thiserror::Error;
 
@@ -28,6 +30,16 @@ pub enum JsonError {
         /// Where the first level beyond the limit begins.
         at: Position,
     },
+}
+
+impl JsonError {
+    /// Names the line of a body in place of the only one that the reader saw.
+    pub fn in_line(self, line: usize) -> Self {
+        match self {
+            Self::Syntax { fault, at } => Self::Syntax { fault, at: Position { line, ..at } },
+            Self::TooDeep { depth_max, at } => Self::TooDeep { depth_max, at: Position { line, ..at } },
+        }
+    }
 }
 
 /// The rules of the grammar that a text can break.
@@ -108,6 +120,19 @@ pub enum Kind<'a> {
     Number(&'a str),
     /// `true`, `false` or `null`.
     Literal(&'static str),
+}
+
+impl Kind<'_> {
+    /// Returns what people call the value that begins so.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::ObjectStart | Self::ObjectEnd => "an object",
+            Self::ArrayStart | Self::ArrayEnd => "a list",
+            Self::Key(_) | Self::Text(_) => "a string",
+            Self::Number(_) => "a number",
+            Self::Literal(word) => word,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +221,11 @@ impl<'a> Tokens<'a> {
             }
         }
         Ok(&self.text[first.start..self.at])
+    }
+
+    /// Returns the byte offset behind the latest token; behind a key, that of its colon's end.
+    pub fn offset(&self) -> usize {
+        self.at
     }
 
     /// Returns line and column of a byte offset.
@@ -442,6 +472,39 @@ fn count_escapes(content: &str) -> usize {
         length = (length + escape).min(bytes.len());
     }
     length
+}
+
+/// Returns a string's content in ASCII and in one spelling, Python's, so that equal strings have equal spellings.
+pub fn ascii_spelling(content: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
+    if content.bytes().all(is_plain) {
+        return Cow::Borrowed(content);
+    }
+    let mut escaped = String::with_capacity(content.len() * 2);
+    for unit in code_units(content) {
+        match unit {
+            0x08 => escaped.push_str("\\b"),
+            0x09 => escaped.push_str("\\t"),
+            0x0A => escaped.push_str("\\n"),
+            0x0C => escaped.push_str("\\f"),
+            0x0D => escaped.push_str("\\r"),
+            0x22 => escaped.push_str("\\\""),
+            0x5C => escaped.push_str("\\\\"),
+            // DEL is an escape in CPython, though JSON does not ask for it.
+            0x20..0x7F => escaped.extend(char::from_u32(unit.into())),
+            _ => write!(escaped, "\\u{unit:04x}").expect("a String takes any text"),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Shortens a text that a stranger chose, for a message.
+pub fn shorten(text: &str) -> String {
+    const LENGTH_MAX: usize = 40;
+    match text.char_indices().nth(LENGTH_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
