@@ -2,6 +2,7 @@
 real senders, receivers and a real broker, whatever is away meanwhile.
 """
 
+import importlib
 import json
 import re
 import signal
@@ -386,6 +387,46 @@ def test_the_example_of_a_pi_says_what_is_wrong(tmp_path, chain):
         with sensor(tmp_path, "--url", gateway.url, "--interval", 0.01, "--readings", 5) as process:
             assert process.wait(PATIENCE_S) == 1
     assert "API_TOKEN" in (tmp_path / "sensor.out").read_text()
+
+
+# The example of an ESP32 -------------------------------------------------------------------------------------------
+
+
+def test_the_readings_of_an_esp32_are_taken_once(tmp_path, chain, gateway, monkeypatch):
+    """What needs no board: numbers go on after a restart, and a text that is sent again makes no second record."""
+    monkeypatch.syspath_prepend(ROOT / "examples/esp32")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    reading = importlib.import_module("reading")
+    statuses = []
+
+    def send(text):
+        answer = gateway.post("/readings", data=text, headers={"Content-Type": "application/json"})
+        statuses.append(answer.status_code)
+        # Of every second answer the board hears nothing.
+        return reading.is_taken(answer.status_code) and len(statuses) % 2 == 0
+
+    for _ in range(2):
+        counter, backlog = reading.Counter(str(tmp_path / "counter.txt")), reading.Backlog()
+        for _ in range(5):
+            backlog.add("bench-1", counter.take(), {"volts": 1.25})
+            while not backlog.hand_over(send):
+                pass
+    assert statuses == [202] * 20
+    counters = [it["counter"] for it in on_chain(chain, 10)["bench-1"]]
+    assert counters == [*range(5), *range(reading.RESERVED, reading.RESERVED + 5)]
+
+
+def test_an_esp32_that_is_alone_too_long_says_what_is_missing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples/esp32")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    reading = importlib.import_module("reading")
+    backlog = reading.Backlog()
+    for number in range(reading.KEPT_MAX + 3):
+        backlog.add("bench-1", number, {})
+    sent = []
+    assert backlog.hand_over(lambda text: sent.append(json.loads(text)) or True)
+    assert [it["counter"] for it in sent] == list(range(3, reading.KEPT_MAX + 3))
+    assert sent[-1]["dropped"] == 2
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/*.py")), ids=lambda path: path.name)

@@ -44,7 +44,7 @@ class Http:
     def send(self, text):
         import requests  # Called urequests before MicroPython 1.21.
 
-        answer = requests.post(config.GATEWAY_URL + "/readings", data=text, headers=self.headers, timeout=10)
+        answer = requests.post(config.GATEWAY_URL + "/readings", data=text.encode(), headers=self.headers, timeout=10)
         status = answer.status_code
         if not 200 <= status < 300:
             print("the gateway answers", status, answer.text[:200])
@@ -57,7 +57,7 @@ class Mqtt:
 
     def __init__(self):
         self.client = None
-        self.topic = "liotbchain/v1/%s/%s/up" % (config.SITE, config.DEVICE)
+        self.topic = ("liotbchain/v1/%s/%s/up" % (config.SITE, config.DEVICE)).encode()
 
     def send(self, text):
         from umqtt.simple import MQTTClient
@@ -69,13 +69,13 @@ class Mqtt:
                 port=config.BROKER_PORT,
                 user=config.BROKER_USER,
                 password=config.BROKER_PASSWORD,
-                # A connection per reading or two is fine at this pace, so nothing is promised in between.
+                # The broker need not hear from it between two readings.
                 keepalive=0,
             )
             client.connect()
             self.client = client
         try:
-            self.client.publish(self.topic, text, qos=1)
+            self.client.publish(self.topic, text.encode(), qos=1)
         except Exception:
             self.client = None
             raise

@@ -102,7 +102,8 @@ mod tests {
         assert_eq!(rate.tempo(at(199)), steady);
         assert_eq!(rate.tempo(at(229)).readings, 5.0);
         assert_eq!(rate.tempo(at(300)), Tempo::default());
-        assert_eq!(steady.lasts(4_000_000), Some(Duration::from_secs(1000)));
+        let lasts = steady.lasts((1000 + 10 * RECORD_OVERHEAD) * 1000);
+        assert_eq!(lasts, Some(Duration::from_secs(1000)));
         assert_eq!(Tempo::default().lasts(1), None);
     }
 

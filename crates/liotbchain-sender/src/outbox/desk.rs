@@ -1,6 +1,10 @@
 //! What is done with an open file, and what is known of it in memory.
 
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem,
+    sync::Arc,
+};
 
 use liotbchain_core::{PublicKey, Statement, TransactionId};
 
@@ -378,7 +382,8 @@ impl Desk {
         });
         let mut signatures = sign_all(&self.key, &texts.collect::<Vec<_>>()).into_iter();
         let mut ids = Vec::with_capacity(drafts.len());
-        let mut devices: HashMap<&DeviceName, u64> = HashMap::new();
+        // How many records each device gets, and which is its latest.
+        let mut devices: HashMap<&DeviceName, (u64, Option<Slot>)> = HashMap::new();
         let own_key = self.key.public_key();
         for draft in drafts {
             let own;
@@ -394,10 +399,17 @@ impl Desk {
             let Draft { device, received_ms, kind, .. } = draft;
             let key = rows.key_number(public_key)?;
             let (slot, received_ms, kind) = (draft.place.slot(), *received_ms, *kind);
-            rows.insert(&NewRow { slot, device, received_ms, kind, key, statement })?;
-            *devices.entry(device).or_default() += 1;
+            let (count, last) = match devices.entry(device) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert((0, rows.last_of(device)?)),
+            };
+            let before = last.replace(slot);
+            *count += 1;
+            rows.insert(&NewRow { slot, device, received_ms, kind, key, before, statement })?;
         }
-        rows.add_waiting(devices)?;
+        for (device, (count, last)) in devices {
+            rows.add_waiting(device, count, last.unwrap_or_default())?;
+        }
         Ok(ids)
     }
 
@@ -456,7 +468,6 @@ impl Desk {
         room: &mut Room,
         records: &mut Vec<Record>,
     ) -> rusqlite::Result<()> {
-        let devices = rows.devices_by_waiting(room.records)?;
         let mut share = Room {
             records: room.records.div_ceil(OLDEST_SHARE),
             size: room.size / OLDEST_SHARE,
@@ -467,12 +478,11 @@ impl Desk {
         room.records -= records_share - share.records;
         room.size = room.size.saturating_sub(size_share - share.size);
         room.is_empty = records.is_empty();
-        for device in devices {
+        for backlog in rows.small_backlogs(room.records)? {
             if room.is_used_up() {
                 return Ok(());
             }
-            let from = self.on_the_way.free_from();
-            let taken = rows.scan_device(&device, from, |slot| self.on_the_way.is_free(slot), room)?;
+            let taken = rows.read_backlog(&backlog, |slot| self.on_the_way.is_free(slot), room)?;
             self.note_taken(taken, records);
         }
         self.take_oldest(rows, room, records)
@@ -608,7 +618,7 @@ impl Desk {
     }
 }
 
-/// Returns about how many bytes of the file a row takes: the device's name stands in an index too, whose pages are
+/// Returns about how many bytes of the file a row takes: the device's name stands in another table too, whose pages are
 /// half to all full, and a page's last row may not fill it.
 fn row_size(device: &DeviceName, content: usize) -> u64 {
     let name = device.as_str().len();

@@ -38,7 +38,18 @@ pub(super) struct NewRow<'a> {
     pub received_ms: u64,
     pub kind: Kind,
     pub key: i64,
+    /// The record of the device before this one.
+    pub before: Option<Slot>,
     pub statement: &'a Statement,
+}
+
+/// What waits of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub device: String,
+    pub waiting: u64,
+    /// The latest of it.
+    pub last: Slot,
 }
 
 /// A record that was saved from a damaged file.
@@ -48,6 +59,7 @@ pub(super) struct SavedRow<'a> {
     pub received_ms: i64,
     pub kind: i64,
     pub key: i64,
+    pub before: Option<i64>,
     pub statement: &'a Statement,
 }
 
@@ -194,28 +206,27 @@ impl Rows {
 
     /// Writes a record.
     pub(super) fn insert(&self, row: &NewRow<'_>) -> rusqlite::Result<()> {
-        let NewRow { slot, device, received_ms, kind, key, statement } = *row;
-        let insert = "INSERT INTO records (slot, device, received_ms, kind, key, payload, signature)
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let NewRow { slot, device, received_ms, kind, key, before, statement } = *row;
+        let insert = "INSERT INTO records (slot, device, received_ms, kind, key, before, payload, signature)
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let mut insert = self.connection.prepare_cached(insert)?;
         let Statement { payload, signature, .. } = statement;
-        let received_ms = received_ms.cast_signed();
-        insert.execute(params![slot, device.as_str(), received_ms, kind as i64, key, payload, signature])?;
+        let (device, received_ms, kind) = (device.as_str(), received_ms.cast_signed(), kind as i64);
+        insert.execute(params![slot, device, received_ms, kind, key, before, payload, signature])?;
         Ok(())
     }
 
-    /// Counts more records of some devices.
-    pub(super) fn add_waiting<'a>(
-        &self,
-        devices: impl IntoIterator<Item = (&'a DeviceName, u64)>,
-    ) -> rusqlite::Result<()> {
-        let add = "INSERT INTO devices (name, waiting) VALUES (?1, ?2)
-                   ON CONFLICT (name) DO UPDATE SET waiting = waiting + ?2";
-        let mut add = self.connection.prepare_cached(add)?;
-        for (device, more) in devices {
-            add.execute(params![device.as_str(), more])?;
-        }
-        Ok(())
+    /// Returns the slot of the latest record of a device.
+    pub(super) fn last_of(&self, device: &DeviceName) -> rusqlite::Result<Option<Slot>> {
+        let read = "SELECT last FROM devices WHERE name = ?1";
+        self.connection.prepare_cached(read)?.query_row([device.as_str()], |row| row.get(0)).optional()
+    }
+
+    /// Counts more records of a device, and notes the latest.
+    pub(super) fn add_waiting(&self, device: &DeviceName, more: u64, last: Slot) -> rusqlite::Result<()> {
+        let add = "INSERT INTO devices (name, waiting, last) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (name) DO UPDATE SET waiting = waiting + ?2, last = ?3";
+        self.connection.prepare_cached(add)?.execute(params![device.as_str(), more, last]).map(|_| ())
     }
 
     /// Counts fewer records of some devices.
@@ -258,26 +269,53 @@ impl Rows {
         read_free(connection, keys, statement.query([from])?, is_free, room)
     }
 
-    /// The same for one device.
-    pub(super) fn scan_device(
+    /// Reads the free records of one device, in their order, while there is room. Reads none where not all that wait can
+    /// be found, since an older one may be among those.
+    pub(super) fn read_backlog(
         &mut self,
-        device: &str,
-        from: Slot,
+        backlog: &Backlog,
         is_free: impl Fn(Slot) -> bool,
         room: &mut Room,
     ) -> rusqlite::Result<Vec<Record>> {
         let Self { connection, keys } = self;
-        let read = "SELECT slot, device, key, payload, signature FROM records
-                    WHERE device = ?1 AND slot >= ?2 ORDER BY slot";
+        let mut slots = Vec::new();
+        let mut next = Some(backlog.last);
+        let mut read =
+            connection.prepare_cached("SELECT before FROM records WHERE slot = ?1 AND device = ?2")?;
+        while let Some(slot) = next
+            && (slots.len() as u64) < backlog.waiting
+            && let Some(before) =
+                read.query_row(params![slot, backlog.device], |row| row.get(0)).optional()?
+        {
+            slots.push(slot);
+            next = before;
+        }
+        if slots.len() as u64 != backlog.waiting {
+            return Ok(Vec::new());
+        }
+        let read = "SELECT slot, device, key, payload, signature FROM records WHERE slot = ?1";
         let mut statement = connection.prepare_cached(read)?;
-        read_free(connection, keys, statement.query(params![device, from])?, is_free, room)
+        let mut records: Vec<Record> = Vec::new();
+        for slot in slots.into_iter().rev().filter(|slot| is_free(*slot)) {
+            let mut rows = statement.query([slot])?;
+            let Some(row) = rows.next()? else { break };
+            let record = record(connection, keys, row, records.last().map(|last| &last.device))?;
+            if !room.add(&record.statement) {
+                break;
+            }
+            records.push(record);
+        }
+        Ok(records)
     }
 
-    /// Returns so many devices that have something waiting, those with the least first.
-    pub(super) fn devices_by_waiting(&self, limit: usize) -> rusqlite::Result<Vec<String>> {
-        let read = "SELECT name FROM devices ORDER BY waiting LIMIT ?1";
+    /// Returns the devices that have something waiting, but no more than `waiting_max`, those with the least first.
+    pub(super) fn small_backlogs(&self, waiting_max: usize) -> rusqlite::Result<Vec<Backlog>> {
+        let read = "SELECT name, waiting, last FROM devices WHERE waiting <= ?1 ORDER BY waiting LIMIT ?1";
         let mut statement = self.connection.prepare_cached(read)?;
-        statement.query_map([limit], |row| row.get(0))?.collect()
+        let backlogs = statement.query_map([waiting_max], |row| {
+            Ok(Backlog { device: row.get(0)?, waiting: row.get(1)?, last: row.get(2)? })
+        });
+        backlogs?.collect()
     }
 
     /// Moves a record to those that were refused. Returns whether it was there.
@@ -342,32 +380,27 @@ impl Rows {
 
     /// Writes a record, or one that was refused, into the slot it had.
     pub(super) fn save_record(&self, row: &SavedRow<'_>, reason: Option<&str>) -> rusqlite::Result<()> {
-        let SavedRow { slot, device, received_ms, kind, key, statement } = *row;
+        let SavedRow { slot, device, received_ms, kind, key, before, statement } = *row;
         let (device, Statement { payload, signature, .. }) = (device.as_str(), statement);
-        let save = match reason {
-            None => {
-                "INSERT OR IGNORE INTO records (slot, device, received_ms, kind, key, payload, signature)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-            }
-            Some(_) => {
-                "INSERT OR IGNORE INTO aside (slot, device, received_ms, kind, key, payload, signature, reason)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
-            }
-        };
-        let mut save = self.connection.prepare_cached(save)?;
-        match reason {
-            None => save.execute(params![slot, device, received_ms, kind, key, payload, signature])?,
-            Some(reason) => {
-                save.execute(params![slot, device, received_ms, kind, key, payload, signature, reason])?
-            }
-        };
-        Ok(())
+        if let Some(reason) = reason {
+            let save = "INSERT OR IGNORE INTO aside
+                            (slot, device, received_ms, kind, key, payload, signature, reason)
+                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let row = params![slot, device, received_ms, kind, key, payload, signature, reason];
+            return self.connection.prepare_cached(save)?.execute(row).map(|_| ());
+        }
+        let save = "INSERT OR IGNORE INTO records
+                        (slot, device, received_ms, kind, key, before, payload, signature)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let row = params![slot, device, received_ms, kind, key, before, payload, signature];
+        self.connection.prepare_cached(save)?.execute(row).map(|_| ())
     }
 
     /// Counts the records of each device from the records themselves.
     pub(super) fn count_devices(&self) -> rusqlite::Result<()> {
         let count = "DELETE FROM devices;
-                     INSERT INTO devices (name, waiting) SELECT device, count(*) FROM records GROUP BY device";
+                     INSERT INTO devices (name, waiting, last)
+                     SELECT device, count(*), max(slot) FROM records GROUP BY device";
         self.connection.execute_batch(count)
     }
 }

@@ -129,6 +129,7 @@ struct Candidate {
     received_ms: i64,
     kind: i64,
     key: Option<Arc<PublicKey>>,
+    before: Option<i64>,
     payload: String,
     signature: Vec<u8>,
     reason: Option<String>,
@@ -148,37 +149,33 @@ fn save_records(pages: &mut Pages, rows: &mut Rows, key: &SigningKey) -> rusqlit
 
 /// Reads a row of the tables `records` and `aside`; none where it is another.
 fn candidate(cell: Cell, rows: &mut Rows) -> rusqlite::Result<Option<Candidate>> {
-    let mut values = cell.values.into_iter();
-    let (
-        Some(Value::Null),
-        Some(Value::Text(device)),
-        Some(Value::Integer(received_ms)),
-        Some(Value::Integer(kind @ 0..=1)),
-        Some(Value::Integer(key)),
-        Some(Value::Text(payload)),
-        Some(Value::Blob(signature)),
-    ) = (
-        values.next(),
-        values.next(),
-        values.next(),
-        values.next(),
-        values.next(),
-        values.next(),
-        values.next(),
-    )
+    use Value::{Blob, Integer, Null, Text};
+    let Ok(
+        [
+            Null,
+            Text(device),
+            Integer(received_ms),
+            Integer(kind @ 0..=1),
+            Integer(key),
+            sixth,
+            seventh,
+            eighth,
+        ],
+    ) = <[Value; 8]>::try_from(cell.values)
     else {
         return Ok(None);
     };
-    let reason = match (values.next(), values.next()) {
-        (None, _) => None,
-        (Some(Value::Text(reason)), None) => Some(reason),
+    let (before, payload, signature, reason) = match (sixth, seventh, eighth) {
+        (Null, Text(payload), Blob(signature)) => (None, payload, signature, None),
+        (Integer(before), Text(payload), Blob(signature)) => (Some(before), payload, signature, None),
+        (Text(payload), Blob(signature), Text(reason)) => (None, payload, signature, Some(reason)),
         _ => return Ok(None),
     };
     let (Ok(device), Ok(slot)) = (DeviceName::new(&device), Slot::try_from(cell.rowid)) else {
         return Ok(None);
     };
     let key = rows.key(key)?;
-    Ok(Some(Candidate { slot, device, received_ms, kind, key, payload, signature, reason }))
+    Ok(Some(Candidate { slot, device, received_ms, kind, key, before, payload, signature, reason }))
 }
 
 /// Verifies records, and stores those that are good.
@@ -194,11 +191,12 @@ fn save(candidates: &mut Vec<Candidate>, rows: &mut Rows, own_key: &PublicKey) -
     });
     rows.begin()?;
     for (candidate, _) in candidates.drain(..).zip(good).filter(|(_, is_good)| *is_good) {
-        let Candidate { slot, device, received_ms, kind, key, payload, signature, reason } = candidate;
+        let Candidate { slot, device, received_ms, kind, key, before, payload, signature, reason } =
+            candidate;
         let Some(public_key) = key else { continue };
         let key = rows.key_number(&public_key)?;
         let statement = Statement { key_id: public_key.key_id(), payload, signature };
-        let row = SavedRow { slot, device: &device, received_ms, kind, key, statement: &statement };
+        let row = SavedRow { slot, device: &device, received_ms, kind, key, before, statement: &statement };
         rows.save_record(&row, reason.as_deref())?;
     }
     rows.commit()

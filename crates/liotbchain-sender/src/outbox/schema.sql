@@ -7,7 +7,7 @@ CREATE TABLE meta (id INTEGER PRIMARY KEY, format INTEGER NOT NULL, boot INTEGER
 -- Public keys (SubjectPublicKeyInfo in DER), once each.
 CREATE TABLE keys (key INTEGER PRIMARY KEY, spki BLOB NOT NULL UNIQUE);
 
--- The tables with a rowid differ in the number of their columns: by that, rows of a damaged file are told apart.
+-- The tables with a rowid differ in their columns: by those, rows of a damaged file are told apart.
 
 -- What waits. Kind 0 is a reading, 1 says what was dropped. A row can be verified without any other but its key's.
 CREATE TABLE records (
@@ -16,13 +16,14 @@ CREATE TABLE records (
     received_ms INTEGER NOT NULL,
     kind INTEGER NOT NULL,
     key INTEGER NOT NULL,
+    before INTEGER,
     payload TEXT NOT NULL,
     signature BLOB NOT NULL
 );
-CREATE INDEX records_of_device ON records (device);
 
--- How many records of each device wait; none where none does.
-CREATE TABLE devices (name TEXT PRIMARY KEY, waiting INTEGER NOT NULL) WITHOUT ROWID;
+-- How many records of each device wait, and the slot of the latest; none where none does. From there, `before` leads to
+-- the others. An index would do the same, and write a page for each device in a list.
+CREATE TABLE devices (name TEXT PRIMARY KEY, waiting INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
 
 -- By what repetitions are known: hashes of device and identity, of what was said, and the record's id. The latest stay.
 CREATE TABLE identities (number INTEGER PRIMARY KEY, identity BLOB NOT NULL, body BLOB NOT NULL, id BLOB NOT NULL);

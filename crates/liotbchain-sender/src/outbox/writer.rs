@@ -32,13 +32,15 @@ const DELETIONS: usize = 4000;
 /// and how many may be in memory because the file cannot be written.
 const DELETIONS_MAX: usize = 50_000;
 
+type PutAnswer = oneshot::Sender<Result<Vec<Queued>, OutboxError>>;
+
 /// What the thread is asked.
 #[derive(Debug)]
 pub(super) enum Command {
     Put {
         readings: Vec<Reading>,
         received_ms: u64,
-        answer: oneshot::Sender<Result<Vec<Queued>, OutboxError>>,
+        answer: PutAnswer,
     },
     Take {
         records_max: usize,
@@ -203,7 +205,7 @@ impl Writer {
         false
     }
 
-    fn put(&mut self, puts: Vec<(Put, oneshot::Sender<Result<Vec<Queued>, OutboxError>>)>) {
+    fn put(&mut self, puts: Vec<(Put, PutAnswer)>) {
         let (puts, answers): (Vec<_>, Vec<_>) = puts.into_iter().unzip();
         let is_current = self.file.as_ref().is_none_or(QueueFile::is_current);
         let results = if is_current {

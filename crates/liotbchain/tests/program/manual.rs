@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::running::run;
 
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 20] = [
     "liotbchain-bench.1",
     "liotbchain-chain-export.1",
     "liotbchain-chain-import.1",
@@ -16,11 +16,13 @@ const PAGES: [&str; 18] = [
     "liotbchain-config-show.1",
     "liotbchain-config.1",
     "liotbchain-demo.1",
+    "liotbchain-device.1",
     "liotbchain-keys-generate.1",
     "liotbchain-keys-show.1",
     "liotbchain-keys.1",
     "liotbchain-man.1",
     "liotbchain-receiver.1",
+    "liotbchain-sender-check.1",
     "liotbchain-sender.1",
     "liotbchain.1",
 ];

@@ -94,10 +94,16 @@ fn a_sender_serves_until_it_is_asked_to_stop() {
         warning.starts_with("RECEIVER_TOKEN goes to http://192.0.2.1:5001/ without encryption"),
         "{warning}"
     );
-    let log = sender.wait_for_talk("{");
-    let fields: serde_json::Value = serde_json::from_str(&format!("{{{log}")).unwrap();
-    let url = format!("http://{}", fields["fields"]["address"].as_str().unwrap());
+    let next_line = || serde_json::from_str(&format!("{{{}", sender.wait_for_talk("{"))).unwrap();
+    let capacity: serde_json::Value = next_line();
+    assert!(
+        capacity["fields"]["message"].as_str().unwrap().starts_with("queue: 256 MiB, holds about "),
+        "{capacity}"
+    );
+    let listening: serde_json::Value = next_line();
+    let url = format!("http://{}", listening["fields"]["address"].as_str().unwrap());
     assert!(get(&url, "/healthz").starts_with("HTTP/1.1 200 "));
+    assert!(folder.path().join("liotbchain-data/outbox.db").exists());
     assert!(folder.path().join("liotbchain-data/sender_key.pem").exists());
     let (code, said) = sender.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
