@@ -230,7 +230,7 @@ impl fmt::Display for Kind {
                 "an address such as http://127.0.0.1:5001, without user, ? and #, or several with commas between",
             ),
             Self::MqttUrl => f.write_str(
-                "an address such as mqtt://127.0.0.1:1883, or mqtts://… with TLS, without user and path",
+                "an address such as mqtt://127.0.0.1:1883, or mqtts://127.0.0.1:8883 with TLS, without user and path",
             ),
             Self::Topics => f.write_str(
                 "filters with the level that names the device, such as tele/+/SENSOR=2, separated by commas",
