@@ -435,6 +435,12 @@ impl Desk {
         }
     }
 
+    /// Returns whether there is something in the file, all of it was acknowledged, and no refused record is kept there.
+    pub(super) fn is_delivered(&self) -> bool {
+        let settled = self.on_the_way.settled() as u64;
+        settled > 0 && settled == self.stored && self.status.set_aside == 0
+    }
+
     /// Takes records, as [`Outbox::take`](super::Outbox::take) says.
     pub(super) fn take(
         &mut self,

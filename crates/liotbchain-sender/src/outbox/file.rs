@@ -95,6 +95,11 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Returns whether the disk has no room.
+pub(super) fn is_disk_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -166,7 +171,9 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 
 fn look_over(connection: &Connection) -> rusqlite::Result<Result<(), OpenError>> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok(if found == "ok" { Ok(()) } else { Err(OpenError::Damaged(found)) })
+    // Before what is wrong stands in which database that is.
+    let fault = found.lines().last().unwrap_or_default();
+    Ok(if fault == "ok" { Ok(()) } else { Err(OpenError::Damaged(fault.to_owned())) })
 }
 
 fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
@@ -175,8 +182,16 @@ fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
             OpenError::Refused(OutboxError::InUse { path: path.to_owned() })
         }
         _ if is_damage(&error) => OpenError::Damaged(error.to_string()),
-        _ => refused(format!("{}: {error}", path.display())),
+        _ => match why_unwritable(path) {
+            Some(reason) => refused(format!("{}: {reason}", path.display())),
+            None => refused(format!("{}: {error}", path.display())),
+        },
     }
+}
+
+/// Returns what the system says of a new file beside this one: SQLite itself only tells that something failed.
+fn why_unwritable(path: &Path) -> Option<io::Error> {
+    tempfile::tempfile_in(path.parent()?).err()
 }
 
 fn refused(reason: String) -> OpenError {

@@ -1,7 +1,7 @@
 //! The thread that owns the file: it does all that waits in one transaction, then answers.
 
 use std::{
-    mem,
+    fs, io, mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Opened, OutboxError, OutboxLimits, OutboxStatus, Queued, Record, Refusal, Slot,
     desk::{Desk, Put},
-    file::{QueueFile, is_damage},
+    file::{OpenError, QueueFile, is_damage, is_disk_full},
     salvage,
 };
 use crate::{reading::Reading, signer::SigningKey};
@@ -121,6 +121,8 @@ struct Writer {
     file: Option<QueueFile>,
     /// Whether the file contradicted itself.
     is_suspect: bool,
+    /// Whether the last error was that the disk has no room.
+    is_disk_full: bool,
     desk: Desk,
     publish: watch::Sender<OutboxStatus>,
     /// When acknowledged records are deleted, or the file is tidied up; none where there is nothing to do.
@@ -142,6 +144,7 @@ impl Writer {
             path,
             file: Some(file),
             is_suspect: false,
+            is_disk_full: false,
             desk,
             publish,
             wake_at: Some(Instant::now() + IDLE),
@@ -192,6 +195,10 @@ impl Writer {
         settling.into_iter().for_each(|command| self.answer(command));
         if !puts.is_empty() {
             self.put(puts);
+        }
+        if self.is_new_file_wanted() {
+            // Where it cannot be made, it is tried again.
+            let _ = self.begin_anew();
         }
         taking.into_iter().for_each(|command| self.answer(command));
         if self.desk.deletions() >= DELETIONS {
@@ -281,8 +288,12 @@ impl Writer {
             }
             Err(error) => {
                 self.is_suspect |= is_damage(&error);
-                tracing::warn!(%error, "work on the queue failed; its file is opened again");
-                self.desk.status.fault = Some(error.to_string());
+                self.is_disk_full = is_disk_full(&error);
+                // Once an outage: it is tried again all the time.
+                match self.desk.status.fault.replace(error.to_string()) {
+                    None => tracing::warn!(%error, "work on the queue failed; its file is opened again"),
+                    Some(_) => tracing::debug!(%error, "work on the queue failed again"),
+                }
                 Err(OutboxError::Disk(error.to_string()))
             }
         }
@@ -297,6 +308,36 @@ impl Writer {
         let refreshed = self.desk.refresh(&mut file, salvaged.is_some());
         refreshed.map_err(|error| OutboxError::Disk(error.to_string()))?;
         Ok(file)
+    }
+
+    /// Returns whether the disk is full and all that waited is delivered. What was delivered cannot be deleted there, since
+    /// SQLite has to write to delete.
+    fn is_new_file_wanted(&self) -> bool {
+        self.desk.status.fault.is_some() && self.is_disk_full && self.desk.is_delivered()
+    }
+
+    /// Makes room on a full disk by beginning with a new file. The old one goes, and with it by what readings that come again are known.
+    fn begin_anew(&mut self) -> Result<(), OutboxError> {
+        self.file = None;
+        let disk = |error: io::Error| OutboxError::Disk(format!("{}: {error}", self.path.display()));
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        // SQLite discards a log without its file; a file without its log would be of an earlier time.
+        for name in [self.path.clone(), log.into()] {
+            match fs::remove_file(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+                _ => {}
+            }
+        }
+        tracing::warn!(
+            "the disk is full, and all that waited is delivered: the queue begins with a new file, and a reading that a \
+             device sent before and sends again makes a second record"
+        );
+        let mut file = QueueFile::open(&self.path, false).map_err(OpenError::into_error)?;
+        let begun = self.desk.refresh(&mut file, true).and_then(|()| self.desk.note_boot(&mut file));
+        begun.map_err(|error| OutboxError::Disk(error.to_string()))?;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// Decides when there is something to do without being asked.
@@ -316,7 +357,9 @@ impl Writer {
 
     fn idle(&mut self) {
         self.wake_at = None;
-        let done = if self.desk.status.fault.is_some() {
+        let done = if self.is_new_file_wanted() {
+            self.begin_anew().map(|()| true)
+        } else if self.desk.status.fault.is_some() {
             // Nobody may write until this is over, so somebody has to try.
             self.with_file(|desk, file| desk.note_boot(file)).map(|()| true)
         } else if self.desk.deletions() > 0 {
