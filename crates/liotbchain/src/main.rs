@@ -5,6 +5,7 @@
 mod bench_command;
 mod chain_command;
 mod cli;
+mod client;
 mod completions_command;
 mod config_command;
 mod data_dir;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use liotbchain_core::TransactionId;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
+use crate::client::{bearer, client, read, root_cause};
 use crate::failure::{Exit, Failure};
 use crate::sender_command::is_loopback;
 use crate::settings::Settings;
@@ -65,30 +66,8 @@ impl Target {
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Failure> {
         // The settings name one receiver at least; a bench measures the first.
         let url = settings.receiver_urls[0].clone();
-        let authorization = match &settings.receiver_token {
-            None => None,
-            Some(token) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-                    .map_err(|_| Failure::new(Exit::Usage, "RECEIVER_TOKEN does not fit into a header"))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
-        let mut client = Client::builder()
-            .user_agent(concat!("liotbchain-bench/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(ANSWER_TIME)
-            .pool_max_idle_per_host(connections as usize)
-            // A redirect would turn the post into a GET, or take the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            // A repetition would hide what is to be measured.
-            .retry(reqwest::retry::never());
-        if is_loopback(url.host()) {
-            client = client.no_proxy();
-        }
-        let client = client
-            .build()
-            .map_err(|error| Failure::failed(format!("cannot set up the HTTP client: {error}")))?;
+        let authorization = bearer(settings.receiver_token.as_ref(), "RECEIVER_TOKEN")?;
+        let client = client("bench", &url, connections, ANSWER_TIME)?;
         let receive_data = route(&url, &["receive_data"]);
         Ok(Self { client, url, receive_data, authorization })
     }
@@ -114,7 +93,7 @@ impl Target {
         if answer.status() != StatusCode::OK {
             return Ok(None);
         }
-        Ok(read(answer).await.ok().and_then(|body| serde_json::from_slice(&body).ok()))
+        Ok(read(answer, ANSWER_SIZE_MAX).await.ok().and_then(|body| serde_json::from_slice(&body).ok()))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -142,7 +121,7 @@ impl Target {
         };
         let status = answer.status();
         let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = match read(answer).await {
+        let body = match read(answer, ANSWER_SIZE_MAX).await {
             Ok(body) => body,
             Err(cause) => return failed(cause),
         };
@@ -206,7 +185,7 @@ impl Target {
         let answer =
             self.client.get(route(&self.url, &["v1", "transactions", &id.to_string()])).send().await.ok()?;
         let status = answer.status();
-        let body = read(answer).await.ok()?;
+        let body = read(answer, ANSWER_SIZE_MAX).await.ok()?;
         match status {
             StatusCode::OK => match serde_json::from_slice::<Body>(&body).ok()?.status.as_str() {
                 "sealed" => Some(State::Sealed),
@@ -240,24 +219,4 @@ fn route(base: &Url, parts: &[&str]) -> Url {
     let mut url = base.clone();
     url.path_segments_mut().expect("the settings take http and https alone").pop_if_empty().extend(parts);
     url
-}
-
-async fn read(mut answer: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| root_cause(&error))? {
-        if body.len() + chunk.len() > ANSWER_SIZE_MAX {
-            return Err("an answer without end".to_owned());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// Returns the innermost error, which says what the system said.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

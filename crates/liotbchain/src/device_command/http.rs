@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use liotbchain_sender::reading::DeviceName;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use url::Url;
@@ -15,8 +15,8 @@ use super::run_name::RunName;
 use super::source::{Reading, Source};
 use super::tally::Tally;
 use crate::Failure;
+use crate::client::{bearer, client, read, root_cause};
 use crate::failure::Exit;
-use crate::sender_command::is_loopback;
 use crate::settings::Secret;
 use crate::stop::Stop;
 
@@ -72,30 +72,8 @@ impl Target {
         if let Some(device) = device {
             readings.query_pairs_mut().append_pair("device", device.as_str());
         }
-        let authorization = match token {
-            None => None,
-            Some(token) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-                    .map_err(|_| Failure::new(Exit::Usage, "API_TOKEN does not fit into a header"))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
-        let mut client = Client::builder()
-            .user_agent(concat!("liotbchain-device/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(ANSWER_TIME)
-            .pool_max_idle_per_host(CONNECTIONS as usize)
-            // A redirect would turn the post into a GET, or take the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            // Repetitions are counted here.
-            .retry(reqwest::retry::never());
-        if is_loopback(base.host()) {
-            client = client.no_proxy();
-        }
-        let client = client
-            .build()
-            .map_err(|error| Failure::failed(format!("cannot set up the HTTP client: {error}")))?;
+        let authorization = bearer(token, "API_TOKEN")?;
+        let client = client("device", base, CONNECTIONS, ANSWER_TIME)?;
         Ok(Self { client, readings, authorization, run })
     }
 
@@ -116,7 +94,7 @@ impl Target {
         };
         let status = answer.status();
         let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = match read(answer).await {
+        let body = match read(answer, ANSWER_SIZE_MAX).await {
             Ok(body) => body,
             Err(cause) => return later(cause, None),
         };
@@ -302,24 +280,4 @@ fn read_refusal(body: &[u8]) -> Refusal {
 
 fn tame(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(300).collect()
-}
-
-async fn read(mut answer: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| root_cause(&error))? {
-        if body.len() + chunk.len() > ANSWER_SIZE_MAX {
-            return Err("an answer without end".to_owned());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// Returns the innermost error, which says what the system said.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
