@@ -417,3 +417,50 @@ def test_a_broker_that_never_answers_the_subscription_is_left(tmp_path, version)
         with MqttGateway(tmp_path / "gateway", away(), broker.url, version) as gateway:
             gateway.wait_for_broker()
             assert len(subscriptions) == 2
+
+
+def test_a_full_queue_does_not_hide_that_the_sender_is_there(tmp_path, version):
+    """More comes before the answer to the subscription than fits anywhere, so that the answer is not read."""
+    statuses = []
+
+    def overflow(kind, body):
+        if kind == liar.CONNECT:
+            payload = b'{"t":"' + b"x" * 60_000 + b'"}'
+            messages = [liar.publish(version, number, up("pi"), payload) for number in range(1, 61)]
+            return liar.connack(version, True) + b"".join(messages)
+        if kind == liar.SUBSCRIBE:
+            return liar.suback(version, body, 1)
+        if kind == liar.PUBLISH:
+            statuses.append(body)
+        return b""
+
+    with Liar(overflow) as broker:
+        limits = {"OUTBOX_SIZE_MAX": MIB}
+        with MqttGateway(tmp_path / "gateway", away(), broker.url, version, **limits) as gateway:
+            status = gateway.wait_for("withheld messages", lambda it: it["connected"] and it["withheld"] > 0)
+            assert "the queue is full" in status["last_error"]
+            wait_until("a status", lambda: any(body.endswith(b"online") for body in statuses))
+
+
+def test_a_session_that_the_broker_forgets_is_warned_of_once(tmp_path, version):
+    greetings = []
+
+    def short(kind, body):
+        if kind == liar.CONNECT:
+            greetings.append(body)
+            expiry = b"\x05\x11" + (60).to_bytes(4, "big") if version == "5" else b""
+            return liar.packet(liar.CONNACK, b"\0\0" + expiry)
+        if kind == liar.SUBSCRIBE:
+            return liar.suback(version, body, 1)
+        return b""
+
+    with Liar(short) as broker:
+        with MqttGateway(tmp_path / "gateway", away(), broker.url, version) as gateway:
+            gateway.wait_for_broker()
+            broker.hang_up()
+            gateway.wait_for("another connection", lambda it: it["connected"] and len(greetings) == 2)
+            assert gateway.terminate() == 0
+            assert gateway.output.count("away for 60 s") == (1 if version == "5" else 0)
+    # Neither a clean session, nor one that ends.
+    assert all(not body[7] & 2 for body in greetings)
+    assert all((b"\x11\xff\xff\xff\xff" in body) == (version == "5") for body in greetings)

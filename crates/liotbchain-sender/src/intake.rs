@@ -12,15 +12,15 @@ use crate::{
     json_keys::JSON_DEPTH_MAX,
     json_text::{JsonError, Kind, Position, Token, Tokens},
     members::Members,
-    reading::{Body, DeviceName, IDENTITY_SIZE_MAX, READING_SIZE_MAX, Reading},
+    reading::{Body, DeviceName, IDENTITY_SIZE_MAX, READING_DEPTH_MAX, READING_SIZE_MAX, Reading},
     senml::{self, SenmlError},
     signed::Verifier,
 };
 
 /// Readings that one body may hold.
 pub const READINGS_MAX: usize = 8_000;
-/// Levels of lists and objects that a reading may have: the record around it is one more.
-pub const READING_DEPTH_MAX: usize = JSON_DEPTH_MAX - 1;
+/// Levels that an item may have where a device signed the text of its `data`.
+const ITEM_DEPTH_MAX: usize = JSON_DEPTH_MAX + 1;
 /// Bytes that an id given beside the body may have, so that the number of an item fits behind it.
 pub const IDEMPOTENCY_KEY_SIZE_MAX: usize = IDENTITY_SIZE_MAX - 16;
 /// How many readings at fault an error lists.
@@ -159,7 +159,7 @@ impl Intake<'_> {
     fn json(&mut self, text: &str) -> Result<(), IntakeError> {
         self.is_single = !text.trim_ascii_start().starts_with('[');
         let list_depth = if self.is_single { 0 } else { 1 };
-        let mut tokens = Tokens::new(text, READING_DEPTH_MAX + list_depth);
+        let mut tokens = Tokens::new(text, ITEM_DEPTH_MAX + list_depth);
         if let Some(first) = tokens.next_token()? {
             if self.is_single {
                 self.item(text, &mut tokens, first)?;
@@ -195,7 +195,7 @@ impl Intake<'_> {
     }
 
     fn line(&mut self, line: &str) -> Result<(), IntakeError> {
-        let mut tokens = Tokens::new(line, READING_DEPTH_MAX);
+        let mut tokens = Tokens::new(line, ITEM_DEPTH_MAX);
         if let Some(first) = tokens.next_token()? {
             self.item(line, &mut tokens, first)?;
         }
@@ -216,10 +216,17 @@ impl Intake<'_> {
         let index = self.count;
         self.count += 1;
         if self.faults.len() == LISTED_MAX {
-            tokens.rest_of_value(first)?;
+            tokens.rest_of_value(first).map_err(as_of_reading)?;
             return Ok(());
         }
-        let members = Members::read(text, tokens, first)?;
+        let members = Members::read(text, tokens, first).map_err(as_of_reading)?;
+        if let Ok(members) = &members
+            && let Some(offset) = members.too_deep
+            && !members.is_signed_data()
+        {
+            let at = tokens.position(offset);
+            return Err(JsonError::TooDeep { depth_max: READING_DEPTH_MAX, at }.into());
+        }
         let reading = members.and_then(|members| self.reading(index, first.kind, &members));
         match reading {
             Ok(reading) => self.readings.push(reading),
@@ -247,6 +254,11 @@ impl Intake<'_> {
     }
 
     fn pack(self, text: &str) -> Result<Vec<Reading>, IntakeError> {
+        // Before it is read, since all keys of a pack would be remembered, also of one that no record can hold.
+        let size = text.trim_matches([' ', '\t', '\n', '\r']).len();
+        if size > READING_SIZE_MAX {
+            return Err(IntakeError::Reading((0, Fault::ReadingTooLarge { size })));
+        }
         let pack = senml::read(text, READING_DEPTH_MAX)?;
         let body = plain(pack.text).map_err(|fault| IntakeError::Reading((0, fault)))?;
         let device = self.device.cloned().map_or_else(|| pack.device(), Ok)?;
@@ -263,6 +275,14 @@ impl Intake<'_> {
                 Err(IntakeError::Readings { count: self.count, listed: self.faults })
             }
         }
+    }
+}
+
+/// Names the limit that readings have, in place of that of the tokens around them.
+fn as_of_reading(error: JsonError) -> JsonError {
+    match error {
+        JsonError::TooDeep { at, .. } => JsonError::TooDeep { depth_max: READING_DEPTH_MAX, at },
+        error => error,
     }
 }
 

@@ -1,11 +1,19 @@
 //! One JSON value read to its end: whether it is unambiguous, and those of its members that the gateway looks at.
 
+use liotbchain_core::transaction::PAYLOAD_SIZE_MAX;
+
 use crate::{
     fault::Fault,
     json_keys::{DuplicateKey, KeyWatch},
     json_text::{JsonError, Kind, Token, Tokens, ascii_spelling, unescape},
-    reading::{DeviceName, IDENTITY_SIZE_MAX},
+    reading::{DeviceName, IDENTITY_SIZE_MAX, READING_DEPTH_MAX},
 };
+
+/// Bytes that a member takes beside its key: quotes, colon, a value and a comma.
+const MEMBER_SIZE_MIN: usize = 5;
+/// Bytes of members after which an item is too large for a record, whoever signs it: a text that is signed, and the four
+/// keys around it, written in escapes.
+const MEMBERS_SIZE_MAX: usize = PAYLOAD_SIZE_MAX + 1024;
 
 /// A value, and the members that have a meaning where it is an object.
 #[derive(Debug, Default)]
@@ -23,11 +31,14 @@ pub(crate) struct Members<'a> {
     pub(crate) key_id: Option<Kind<'a>>,
     /// The first key that stands in no item that a device signed.
     pub(crate) beside_signature: Option<&'a str>,
+    /// The first byte that lies deeper than a record can hold.
+    pub(crate) too_deep: Option<usize>,
 }
 
 impl<'a> Members<'a> {
     /// Reads on to the end of the value that `first` begins. A key that stands twice is a fault of the value, and what
-    /// follows it is read all the same.
+    /// follows it is read all the same. Keys are remembered only for as long as the value may still fit into a record:
+    /// those of 4 MiB would take ten times as much.
     ///
     /// # Errors
     ///
@@ -38,12 +49,19 @@ impl<'a> Members<'a> {
         first: Token<'a>,
     ) -> Result<Result<Self, Fault>, JsonError> {
         let mut members = Self::default();
-        let (mut keys, mut twice) = (KeyWatch::default(), None);
+        let (mut keys, mut twice) = (Some(KeyWatch::default()), None);
+        let mut members_size = 0;
         // The key whose value comes next, and the levels that are open.
         let (mut member, mut depth) = (None, 0_usize);
         let mut token = first;
         loop {
-            if let Err(DuplicateKey { key }) = keys.see(token.kind)
+            if let Kind::Key(key) = token.kind {
+                members_size += key.len() + MEMBER_SIZE_MIN;
+                if members_size > MEMBERS_SIZE_MAX {
+                    keys = None;
+                }
+            }
+            if let Some(Err(DuplicateKey { key })) = keys.as_mut().map(|keys| keys.see(token.kind))
                 && twice.is_none()
             {
                 twice = Some(Fault::DuplicateKey { key, at: tokens.position(token.start) });
@@ -55,7 +73,12 @@ impl<'a> Members<'a> {
                         *value = Some(token);
                     }
                     match token.kind {
-                        Kind::ObjectStart | Kind::ArrayStart => depth += 1,
+                        Kind::ObjectStart | Kind::ArrayStart => {
+                            depth += 1;
+                            if depth > READING_DEPTH_MAX && members.too_deep.is_none() {
+                                members.too_deep = Some(token.start);
+                            }
+                        }
                         Kind::ObjectEnd | Kind::ArrayEnd => depth -= 1,
                         _ => {}
                     }
@@ -63,6 +86,7 @@ impl<'a> Members<'a> {
             }
             if depth == 1
                 && let Some((key, Some(value))) = member
+                && keys.is_some()
             {
                 members.note(key, value.kind, &text[value.start..tokens.offset()]);
                 member = None;
@@ -76,7 +100,13 @@ impl<'a> Members<'a> {
             }
         }
         members.text = &text[first.start..tokens.offset()];
-        Ok(twice.map_or(Ok(members), Err))
+        let too_large = keys.is_none().then_some(Fault::ReadingTooLarge { size: members.text.len() });
+        Ok(twice.or(too_large).map_or(Ok(members), Err))
+    }
+
+    /// Returns whether a device signed the text of `data`, which no record goes around.
+    pub(crate) fn is_signed_data(&self) -> bool {
+        self.data.is_some() && self.signature.is_some() && self.public_key.is_some()
     }
 
     fn note(&mut self, key: &'a str, kind: Kind<'a>, text: &'a str) {

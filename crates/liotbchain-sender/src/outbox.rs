@@ -221,9 +221,9 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`OutboxError::Closed`].
+    /// [`OutboxError::Disk`] where the refused could not be put aside: they are no longer on their way, and come again.
     pub async fn settle(&self, acknowledged: Vec<Slot>, refused: Vec<Refusal>) -> Result<(), OutboxError> {
-        self.ask(|answer| Command::Settle { acknowledged, refused, answer }).await
+        self.ask(|answer| Command::Settle { acknowledged, refused, answer }).await?
     }
 
     /// Puts records back that were taken and not sent.

@@ -4,11 +4,15 @@ use std::{fmt, sync::Arc};
 
 use liotbchain_core::{PublicKey, Statement};
 
+use crate::json_keys::JSON_DEPTH_MAX;
+
 /// Bytes that the name of a device may have.
 pub const DEVICE_NAME_SIZE_MAX: usize = 128;
 /// Bytes that the text of a reading may have: with what the gateway puts around it, it must fit into a payload of
 /// 65,536 bytes.
 pub const READING_SIZE_MAX: usize = 64_512;
+/// Levels of lists and objects that a reading may have: the record around it is one more.
+pub const READING_DEPTH_MAX: usize = JSON_DEPTH_MAX - 1;
 /// Bytes that the identity of a reading may have.
 pub const IDENTITY_SIZE_MAX: usize = 256;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::Url;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use serde_json::Value;
 
 use super::{Finding, client};
@@ -136,6 +136,8 @@ fn look(path: &PathBuf) -> Found {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let looked = Connection::open_with_flags(path, flags).and_then(|connection| {
+        // A log that a killed sender left is its to copy.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let problem: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if problem != "ok" {
             return Ok(Found::Damaged(problem));

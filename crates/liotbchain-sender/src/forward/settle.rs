@@ -19,7 +19,7 @@ use super::{
 use crate::{
     gateway::now_ms,
     journal::{Fate, Outcome},
-    outbox::{Record, Refusal},
+    outbox::{OutboxError, Record, Refusal},
 };
 
 /// The original refuses with the same words what is wrong and what it cannot store at the moment: a reading is set
@@ -163,7 +163,7 @@ impl Forwarder {
         if refused.is_empty() {
             return Ok(());
         }
-        self.set_aside(refused, &failure).await
+        self.set_aside(at, refused, &failure).await
     }
 
     /// Sends a list that was refused as a whole in halves, to find what it is about; a single record is set aside.
@@ -183,14 +183,27 @@ impl Forwarder {
             return Ok(());
         }
         let refused = batch.records.into_iter().map(|record| (record, failure.message.clone()));
-        self.set_aside(refused.collect(), &failure).await
+        self.set_aside(at, refused.collect(), &failure).await
     }
 
-    async fn set_aside(&mut self, refused: Vec<(Record, String)>, failure: &Failure) -> Result<(), Closed> {
+    async fn set_aside(
+        &mut self,
+        at: usize,
+        refused: Vec<(Record, String)>,
+        failure: &Failure,
+    ) -> Result<(), Closed> {
         let (timestamp_ms, items) = (now_ms(), refused.len());
         let refusals = refused.iter();
         let refusals = refusals.map(|(record, reason)| Refusal { slot: record.slot, reason: reason.clone() });
-        self.outbox.settle(Vec::new(), refusals.collect()).await.map_err(|_| Closed)?;
+        match self.outbox.settle(Vec::new(), refusals.collect()).await {
+            Ok(()) => {}
+            Err(OutboxError::Closed) => return Err(Closed),
+            // They are in the queue again, and come back when it can be written.
+            Err(_) => {
+                self.postpone(at, failure, Duration::ZERO);
+                return Ok(());
+            }
+        }
         tracing::error!(items, "readings set aside: {}", failure.message);
         self.status.send_modify(|status| {
             status.refused += items as u64;

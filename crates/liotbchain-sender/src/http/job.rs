@@ -1,18 +1,19 @@
 //! `POST /start_sending` and `POST /stop_sending`: the simulated devices of the Python original.
 
-use std::fmt;
-
-use axum::{Json, extract::State, http::StatusCode};
-use liotbchain_http::{ApiError, ErrorBody, JsonBody};
-use serde::{
-    Deserialize, Serialize,
-    de::{Deserializer, MapAccess, Visitor},
+use axum::{
+    Json,
+    extract::{FromRequest, Request, State},
+    http::StatusCode,
 };
-use serde_json::value::RawValue;
+use bytes::Bytes;
+use liotbchain_http::{ApiError, ErrorBody, JsonBody, Limits};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     job::{INTERVAL_RANGE_S, ITEMS_RANGE, Job},
+    json_keys::JSON_DEPTH_MAX,
+    json_text::{JsonError, Kind, Tokens, ascii_spelling, shorten},
     sender::Sender,
 };
 
@@ -20,7 +21,11 @@ use crate::{
 const ITEMS_DEFAULT: u64 = 1;
 const INTERVAL_DEFAULT_S: f64 = 2.0;
 
-const JOB_KEYS: [&str; 2] = ["number_of_items_to_send", "interval_time"];
+const ITEMS_KEY: &str = "number_of_items_to_send";
+const INTERVAL_KEY: &str = "interval_time";
+
+/// Bytes that the body of a job may have: two numbers.
+const JOB_SIZE_MAX: usize = 4 << 10;
 
 /// The body of `POST /start_sending`.
 #[derive(ToSchema)]
@@ -59,14 +64,16 @@ fn done(message: String) -> Json<Done> {
         (status = 200, description = "The job runs", body = Done),
         (status = 400, description = "The body is not what it should be", body = ErrorBody),
         (status = 401, description = "The token is missing or wrong", body = ErrorBody),
+        (status = 413, description = "The body is larger than 4096 bytes", body = ErrorBody),
         (status = 415, description = "The body is not said to be JSON", body = ErrorBody),
     ),
     security((), ("token" = []))
 )]
 pub(crate) async fn start_sending(
     State(sender): State<Sender>,
-    JsonBody(body): JsonBody,
+    request: Request,
 ) -> Result<Json<Done>, ApiError> {
+    let body = read_job(request).await?;
     let (items, interval_s) = parse_job(&body)?;
     let job = Job::new(items, interval_s).map_err(|error| bad_request("out_of_range", error.to_string()))?;
     sender.start(job);
@@ -98,84 +105,76 @@ fn bad_request(code: &'static str, message: impl Into<String>) -> ApiError {
     ApiError::refusal(StatusCode::BAD_REQUEST, code, message)
 }
 
+/// Reads a body of the size that a job may have.
+async fn read_job(mut request: Request) -> Result<Bytes, ApiError> {
+    let limits = request.extensions_mut().get_or_insert_default::<Limits>();
+    limits.body_size_max = limits.body_size_max.min(JOB_SIZE_MAX);
+    let body = JsonBody::from_request(request, &()).await;
+    body.map(|JsonBody(body)| body).map_err(|error| match error.code() {
+        "body_too_large" => {
+            let message = format!("the body is larger than {JOB_SIZE_MAX} bytes: {EXPECTED}");
+            ApiError::refusal(error.status(), "body_too_large", message)
+        }
+        _ => error,
+    })
+}
+
 /// Reads the numbers of a job: both may be left out, nothing else may stand there.
 fn parse_job(body: &[u8]) -> Result<(u64, f64), ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| bad_request("not_utf8", "the body is not UTF-8"))?;
-    let members = match serde_json::from_str::<Box<RawValue>>(text) {
-        Ok(value) if value.get().starts_with('{') => serde_json::from_str::<Members>(text),
-        Ok(_) => {
-            return Err(bad_request("not_an_object", format!("the body is JSON, but no object: {EXPECTED}")));
-        }
-        Err(error) => Err(error),
-    };
-    let Members(members) = members
-        .map_err(|error| bad_request("not_json", format!("the body is not JSON ({error}): {EXPECTED}")))?;
-    let (mut items, mut interval_s) = (ITEMS_DEFAULT, INTERVAL_DEFAULT_S);
-    for (place, (key, value)) in members.iter().enumerate() {
-        if members[..place].iter().any(|(earlier, _)| earlier == key) {
-            return Err(bad_request(
-                "duplicate_key",
-                format!("the body has the key {key:?} twice: send it once"),
-            ));
-        }
-        match key.as_str() {
-            "number_of_items_to_send" => {
-                let (min, max) = (ITEMS_RANGE.start(), ITEMS_RANGE.end());
-                items = parse_number(key, value, &format!("a whole number from {min} to {max}"))?;
-            }
-            "interval_time" => {
-                let (min, max) = (INTERVAL_RANGE_S.start(), INTERVAL_RANGE_S.end());
-                interval_s = parse_number(key, value, &format!("seconds from {min} to {max}"))?;
-            }
+    let not_json =
+        |error: JsonError| bad_request("not_json", format!("the body cannot be read ({error}): {EXPECTED}"));
+    let mut tokens = Tokens::new(text, JSON_DEPTH_MAX);
+    let (mut items, mut interval_s) = (None, None);
+    let first = tokens.next_token().map_err(not_json)?;
+    if let Some(first) = first
+        && first.kind != Kind::ObjectStart
+    {
+        tokens.rest_of_value(first).and_then(|_| tokens.next_token()).map_err(not_json)?;
+        return Err(bad_request("not_an_object", format!("the body is JSON, but no object: {EXPECTED}")));
+    }
+    while let Some(token) = tokens.next_token().map_err(not_json)?
+        && let Kind::Key(key) = token.kind
+        && let key = ascii_spelling(key)
+    {
+        let is_first = match &*key {
+            ITEMS_KEY => items.is_none(),
+            INTERVAL_KEY => interval_s.is_none(),
             _ => {
+                let key = shorten(&key);
                 let message =
-                    format!("the key {key:?} is not known: the keys are {} and {}", JOB_KEYS[0], JOB_KEYS[1]);
+                    format!("the key \"{key}\" is not known: the keys are {ITEMS_KEY} and {INTERVAL_KEY}");
                 return Err(bad_request("unknown_key", message));
             }
+        };
+        if !is_first {
+            let message = format!("the body has the key \"{key}\" twice: send it once");
+            return Err(bad_request("duplicate_key", message));
+        }
+        let Some(value) = tokens.next_token().map_err(not_json)? else { break };
+        let value = tokens.rest_of_value(value).map_err(not_json)?;
+        if key == ITEMS_KEY {
+            let (min, max) = (ITEMS_RANGE.start(), ITEMS_RANGE.end());
+            items = Some(parse_number(&key, value, &format!("a whole number from {min} to {max}"))?);
+        } else {
+            let (min, max) = (INTERVAL_RANGE_S.start(), INTERVAL_RANGE_S.end());
+            interval_s = Some(parse_number(&key, value, &format!("seconds from {min} to {max}"))?);
         }
     }
-    Ok((items, interval_s))
+    tokens.next_token().map_err(not_json)?;
+    Ok((items.unwrap_or(ITEMS_DEFAULT), interval_s.unwrap_or(INTERVAL_DEFAULT_S)))
 }
 
 const EXPECTED: &str = r#"send an object such as {"number_of_items_to_send": 2, "interval_time": 5}"#;
 
-fn parse_number<'a, T: Deserialize<'a>>(
-    key: &str,
-    value: &'a RawValue,
-    expected: &str,
-) -> Result<T, ApiError> {
-    serde_json::from_str(value.get()).map_err(|_| {
-        let mut shown: String = value.get().chars().take(40).collect();
-        if shown.len() < value.get().len() {
+fn parse_number<'a, T: Deserialize<'a>>(key: &str, value: &'a str, expected: &str) -> Result<T, ApiError> {
+    serde_json::from_str(value).map_err(|_| {
+        let mut shown: String = value.chars().take(40).collect();
+        if shown.len() < value.len() {
             shown.push('…');
         }
         bad_request("bad_value", format!("{key} is {shown}: expected {expected}"))
     })
-}
-
-/// The members of an object as they stand there, so that a key that comes twice is seen.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
 }
 
 #[cfg(test)]
@@ -202,6 +201,10 @@ mod tests {
             assert_eq!(code(body), "not_an_object", "{body:?}");
         }
         assert_eq!(code(r#"{"interval": 3}"#), "unknown_key");
+        // Nothing is read on for.
+        assert_eq!(code(r#"{"interval": "#), "unknown_key");
+        assert_eq!(code(r#"{"interval_time": 3, "interval_time""#), "not_json");
+        assert_eq!(code(r#"{"interval_time": 3, "interval_time": "#), "duplicate_key");
         assert_eq!(code(r#"{"interval_time": 3, "interval_time": 3}"#), "duplicate_key");
         assert_eq!(code(r#"{"interval_time": 3, "interval\u005ftime": 3}"#), "duplicate_key");
         for items in ["\"three\"", "2.5", "-3", "null", "true", "[2]", "1e400", "99999999999999999999"] {
@@ -211,5 +214,17 @@ mod tests {
             assert_eq!(code(&format!(r#"{{"interval_time": {interval}}}"#)), "bad_value", "{interval}");
         }
         assert_eq!(parse_job(b"\"\xff\"").unwrap_err().code(), "not_utf8");
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_large_as_a_job_and_no_larger() {
+        let read = async |size: usize| {
+            let request = Request::post("/start_sending").header("content-type", "application/json");
+            let body = format!("{{}}{}", " ".repeat(size - 2));
+            read_job(request.body(body.into()).unwrap()).await.map_err(|error| (error.status(), error.code()))
+        };
+        assert_eq!(read(JOB_SIZE_MAX).await.unwrap().len(), JOB_SIZE_MAX);
+        let refused = read(JOB_SIZE_MAX + 1).await.unwrap_err();
+        assert_eq!(refused, (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"));
     }
 }

@@ -26,18 +26,21 @@ use utoipa::{IntoParams, ToSchema};
 use super::query::Parameters;
 use crate::{
     gateway::Gateway,
-    intake::{self, Form, IntakeError},
+    intake::{self, Form, IntakeError, READINGS_MAX},
     outbox::{OutboxError, Queued},
     reading::{DeviceName, Reading},
 };
 
 /// Bodies up to this size are always read: the number of connections bounds them.
 const SMALL_BODY: usize = 64 << 10;
-/// Bytes that larger bodies have in all. What is made of a body takes about twice its size again.
+/// Bytes that larger bodies have in all. Unpacked and as texts of readings a body takes about twice its size again.
 const LARGE_BODIES: usize = 16 << 20;
 /// Bodies up to this size are decoded on the spot: less work than handing them over.
 const INLINE_BODY: usize = 4 << 10;
-/// How long a large body waits for its turn.
+/// Readings that all bodies may make at a time, until the disk has them. One of two bytes takes more than a hundred, so
+/// the size of bodies alone bounds nothing.
+const READINGS_AT_A_TIME: usize = 50_000;
+/// How long a large body, or many readings, wait for their turn.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// When a device should come again. A queue does not empty, nor a disk, from one second to the next.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -48,6 +51,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// One permit a [`SMALL_BODY`]. Memory is the whole process's, and so is its bound.
 static ROOM: Semaphore = Semaphore::const_new(LARGE_BODIES / SMALL_BODY);
+/// One permit a reading.
+static PLACES: Semaphore = Semaphore::const_new(READINGS_AT_A_TIME);
 
 /// Whose readings they are.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -181,9 +186,9 @@ pub(crate) async fn post_readings(
     let key = idempotency_key_of(request.headers())?;
     let size_max = request.extensions().get::<Limits>().cloned().unwrap_or_default().body_size_max;
     let announced = request.body().size_hint().exact().filter(|_| encoding == ContentEncoding::Identity);
-    // Kept to the end: what was made of the body takes memory until the disk has it.
-    let _room = make_room(announced, size_max).await?;
+    let room = make_room(announced, size_max).await?;
     let body = read_body(request).await?;
+    let mut places = make_places(readings_at_most(&body, encoding)).await?;
     let is_small = body.len() <= INLINE_BODY && encoding == ContentEncoding::Identity;
     let decode = move || decode(encoding.decode(body, size_max)?, form, device.as_ref(), key.as_deref());
     let readings = if is_small {
@@ -192,8 +197,35 @@ pub(crate) async fn post_readings(
         let decoded = tokio::task::spawn_blocking(decode).await;
         decoded.map_err(|error| ApiError::internal(&error))??
     };
-    let queued = gateway.take(readings).await.map_err(refuse_for_now)?;
+    drop(places.split(places.num_permits().saturating_sub(readings.len())));
+    // In a task of its own: readings whose device hangs up take memory all the same until the disk has them.
+    let taking = tokio::spawn(async move {
+        let queued = gateway.take(readings).await;
+        drop((room, places));
+        queued
+    });
+    let queued = taking.await.map_err(|error| ApiError::internal(&error))?.map_err(refuse_for_now)?;
     Ok((StatusCode::ACCEPTED, Json(answer(&queued))))
+}
+
+/// Returns how many readings a body can make: each is an object. Of a compressed one nobody knows before it is unpacked.
+fn readings_at_most(body: &[u8], encoding: ContentEncoding) -> usize {
+    match encoding {
+        ContentEncoding::Identity => body.iter().filter(|&&byte| byte == b'{').count().min(READINGS_MAX),
+        _ => READINGS_MAX,
+    }
+}
+
+/// Makes room for so many readings, until the permits are dropped.
+async fn make_places(readings: usize) -> Result<SemaphorePermit<'static>, ApiError> {
+    let permits = u32::try_from(readings).unwrap_or(u32::MAX);
+    // The semaphore is never closed.
+    let places = timeout(WAIT_MAX, PLACES.acquire_many(permits)).await.ok().and_then(Result::ok);
+    places.ok_or_else(|| {
+        let message =
+            "readings of other requests wait for the disk, as many as may: send fewer at once, or later";
+        ApiError::busy("overloaded", message, RETRY_AFTER)
+    })
 }
 
 /// Makes room for a body of the size that was announced, if one was, until the permit is dropped.
@@ -313,7 +345,14 @@ fn answer(queued: &[Queued]) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        KeyKind, SigningKey,
+        journal::Journal,
+        outbox::{OUTBOX_FILE, Outbox, OutboxLimits, WhenFull},
+    };
 
     #[tokio::test(start_paused = true)]
     async fn large_bodies_wait_for_each_other_and_small_ones_do_not() {
@@ -327,5 +366,48 @@ mod tests {
         drop(all);
         assert!(make_room(None, LARGE_BODIES).await.unwrap().is_some());
         assert!(make_room(Some(u64::MAX), LARGE_BODIES).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readings_wait_while_too_many_are_on_their_way() {
+        let mut all = make_places(READINGS_AT_A_TIME).await.unwrap();
+        assert_eq!(make_places(1).await.unwrap_err().code(), "overloaded");
+        drop(all.split(3));
+        assert!(make_places(3).await.is_ok());
+        assert_eq!(make_places(4).await.unwrap_err().code(), "overloaded");
+
+        let folder = tempfile::tempdir().unwrap();
+        let key = Arc::new(SigningKey::generate(KeyKind::Ed25519).unwrap());
+        let limits = OutboxLimits { size_max: 64 << 20, when_full: WhenFull::Refuse };
+        let (outbox, _) = Outbox::open(&folder.path().join(OUTBOX_FILE), key, limits).await.unwrap();
+        let gateway = Gateway::new(outbox, Journal::default());
+        let post = async |count: usize| {
+            let query = Parameters(ReadingsQuery { device: Some("d".to_owned()) });
+            let request = Request::post("/readings").header("content-type", "application/json");
+            let request = request.body(format!("[{}]", vec!["{}"; count].join(",")).into()).unwrap();
+            let answer = post_readings(State(gateway.clone()), query, request).await;
+            answer.map(|(status, _)| status).map_err(|error| (error.status(), error.code()))
+        };
+        assert_eq!(post(4).await, Err((StatusCode::SERVICE_UNAVAILABLE, "overloaded")));
+        assert_eq!(post(3).await, Ok(StatusCode::ACCEPTED));
+        assert_eq!(post(3).await, Ok(StatusCode::ACCEPTED));
+    }
+
+    #[test]
+    fn a_body_never_makes_more_readings_than_it_has_places() {
+        let list = format!("[{}]", vec!["{}"; READINGS_MAX].join(","));
+        for (body, form) in [
+            ("{\"v\":{}}", Form::Json),
+            ("[{},{\"v\":[{},\"{{\"]}]", Form::Json),
+            (&list, Form::Json),
+            ("{}\n\n{\"v\":1}", Form::Lines),
+            ("[{\"n\":\"a\",\"v\":1},{\"n\":\"b\",\"v\":1}]", Form::Senml),
+        ] {
+            let device = DeviceName::new("d").unwrap();
+            let made = intake::decode(body.as_bytes(), form, Some(&device), None).unwrap().len();
+            assert!(made <= readings_at_most(body.as_bytes(), ContentEncoding::Identity), "{body:.100}");
+        }
+        assert_eq!(readings_at_most(list.repeat(2).as_bytes(), ContentEncoding::Identity), READINGS_MAX);
+        assert_eq!(readings_at_most(b"", ContentEncoding::Gzip), READINGS_MAX);
     }
 }

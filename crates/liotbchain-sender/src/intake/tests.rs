@@ -256,8 +256,50 @@ fn a_reading_of_the_deepest_kind_fits_into_a_record() {
             [(deeper.clone(), Form::Json), (format!("[{deeper}]"), Form::Json), (deeper.clone(), Form::Lines)]
         {
             assert_eq!(code(&body, form), "too_deep", "{depth}");
+            let refused = take(&body, form).unwrap_err().to_string();
+            assert!(refused.contains("deeper than 99 levels at line 1 column "), "{refused}");
         }
     }
+}
+
+#[test]
+fn data_that_a_device_signed_may_be_as_deep_as_at_the_receiver() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let deepest = signed_data(&nested(JSON_DEPTH_MAX));
+    for (body, form) in
+        [(deepest.clone(), Form::Json), (format!("[{deepest}]"), Form::Json), (deepest.clone(), Form::Lines)]
+    {
+        assert_eq!(texts(&body, form), [nested(JSON_DEPTH_MAX)]);
+    }
+    let deeper = signed_data(&nested(JSON_DEPTH_MAX + 1));
+    for (body, form) in
+        [(deeper.clone(), Form::Json), (format!("[{deeper}]"), Form::Json), (deeper.clone(), Form::Lines)]
+    {
+        assert_eq!(code(&body, form), "too_deep");
+    }
+    let unsigned = format!("{{\"device\":\"d\",\"data\":{}}}", nested(JSON_DEPTH_MAX));
+    assert_eq!(code(&unsigned, Form::Json), "too_deep");
+}
+
+#[test]
+fn keys_beyond_the_size_of_a_record_are_not_remembered() {
+    let members = |count: usize| Vec::from_iter((0..count).map(|key| format!("\"{key}\":1"))).join(",");
+    let twice = |count: usize| format!("{{\"device\":\"d\",{},\"device\":\"d\"}}", members(count));
+    assert_eq!(code(&twice(5_000), Form::Json), "duplicate_key");
+    // It would be found, were they.
+    assert_eq!(faults(&twice(20_000), Form::Json), [(0, "payload_too_large")]);
+    let long = "é".repeat(READING_SIZE_MAX);
+    assert_eq!(code(&format!("{{\"device\":\"d\",\"{long}\":1}}"), Form::Json), "payload_too_large");
+    let nested = format!("{{\"device\":\"d\",\"v\":[{{{}}}]}}", members(20_000));
+    assert_eq!(
+        faults(&format!("[{{\"device\":\"d\"}},{nested},1]"), Form::Json),
+        [(1, "payload_too_large"), (2, "not_an_object")]
+    );
+    let hidden =
+        signed_data("{\"device\":\"d\"}").replacen('{', &format!("{{\"data\":{{{}}},", members(20_000)), 1);
+    assert_eq!(code(&hidden, Form::Json), "payload_too_large");
+    let pack = format!("[{{\"n\":\"d\",\"v\":1,{},\"v\":1}}]", members(20_000));
+    assert_eq!(code(&pack, Form::Senml), "payload_too_large");
 }
 
 #[test]

@@ -22,8 +22,8 @@ use super::{
     v4, v5,
 };
 
-/// Bytes of the largest packet that is read whole; what is larger cannot hold a reading that fits anywhere.
-pub(super) const PACKET_SIZE_MAX: usize = 256 << 10;
+/// Bytes, without type and size, of the largest packet that is read whole; what is larger cannot hold a reading that fits anywhere.
+const PACKET_SIZE_MAX: usize = 256 << 10;
 /// Bytes to read at a time.
 const READ_SIZE: usize = 64 << 10;
 /// For how long the broker may take no byte, or not answer when it has to.
@@ -71,10 +71,7 @@ impl Hello {
 
 /// What comes from the broker.
 pub(super) enum Event {
-    Welcome {
-        session_present: bool,
-        keep_alive_s: Option<u16>,
-    },
+    Welcome(Welcome),
     Refused(MqttFault),
     /// For each filter the quality that is granted, or why none is.
     Subscribed(Vec<Result<u8, String>>),
@@ -89,7 +86,18 @@ pub(super) enum Event {
     Nothing,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+/// The broker's answer to who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Welcome {
+    /// It says that it remembers the sender.
+    pub session_present: bool,
+    /// Seconds of silence that it allows, where these are not those that were asked for.
+    pub keep_alive_s: Option<u16>,
+    /// Seconds for which it keeps the session, where these are not those that were asked for.
+    pub session_expiry_s: Option<u32>,
+}
+
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection.
@@ -110,19 +118,19 @@ impl Link {
         Ok(Self::new(stream, config.version))
     }
 
-    fn new(stream: Box<dyn Duplex>, version: Version) -> Self {
+    /// Takes a connection that stands.
+    pub fn new(stream: Box<dyn Duplex>, version: Version) -> Self {
         let (incoming, outgoing) = (BytesMut::new(), BytesMut::new());
         Self { stream, version, incoming, outgoing, passing: None }
     }
 
-    /// Introduces the sender, and returns whether the broker says that it remembers it, and the seconds of silence that
-    /// it allows if these are not those that were asked for.
-    pub async fn greet(&mut self, hello: &Hello) -> Result<(bool, Option<u16>), MqttFault> {
+    /// Introduces the sender, and returns the answer.
+    pub async fn greet(&mut self, hello: &Hello) -> Result<Welcome, MqttFault> {
         self.put(&Command::Connect(hello))?;
         self.flush().await?;
         let answer = timeout(ANSWER_TIMEOUT, self.first()).await;
         match answer.map_err(|_| MqttFault::Silent(ANSWER_TIMEOUT))? {
-            Ok(Event::Welcome { session_present, keep_alive_s }) => Ok((session_present, keep_alive_s)),
+            Ok(Event::Welcome(welcome)) => Ok(welcome),
             Ok(Event::Refused(fault)) => Err(fault),
             Ok(_) => Err(MqttFault::NotMqtt("another packet came before the answer".to_owned())),
             Err(MqttFault::Malformed(problem)) => Err(MqttFault::NotMqtt(problem)),
@@ -199,8 +207,13 @@ impl Link {
 
     /// Returns what came already, if anything.
     pub fn next_here(&mut self) -> Result<Option<Event>, MqttFault> {
-        if self.passing.is_none() {
-            self.passing = self.find_oversized()?;
+        if self.passing.is_none()
+            && let Some((start, size)) = self.fixed_header()
+            && size > PACKET_SIZE_MAX
+        {
+            // No decoder may see any of it: they know no limit.
+            let Some(passing) = self.oversized(start, size)? else { return Ok(None) };
+            self.passing = Some(passing);
         }
         if let Some((left, _)) = &mut self.passing {
             let passed = (*left).min(self.incoming.len());
@@ -214,33 +227,34 @@ impl Link {
         }
     }
 
-    /// Looks whether a message begins here that is too large to be read. Both versions begin one alike: type, size,
-    /// topic, packet id.
-    fn find_oversized(&self) -> Result<Option<(usize, Event)>, MqttFault> {
-        const PUBLISH: u8 = 3;
-        let Some((&first, rest)) = self.incoming.split_first() else { return Ok(None) };
+    /// Returns how many bytes say what the next packet is and how large, and how many follow them, once these are here.
+    /// Both versions begin a packet alike.
+    fn fixed_header(&self) -> Option<(usize, usize)> {
         let mut size = 0;
-        let mut digits = rest.iter().take(4).zip([0, 7, 14, 21]);
-        let size_length = loop {
-            let Some((&digit, shift)) = digits.next() else { return Ok(None) };
-            size |= usize::from(digit & 0x7f) << shift;
+        for (index, &digit) in self.incoming.iter().skip(1).take(4).enumerate() {
+            size |= usize::from(digit & 0x7f) << (7 * index);
             if digit & 0x80 == 0 {
-                break shift / 7 + 1;
+                return Some((index + 2, size));
             }
-        };
-        if size <= PACKET_SIZE_MAX {
-            return Ok(None);
         }
+        None
+    }
+
+    /// Returns how many bytes of a message that is too large are to be passed over, and what it was, once its topic and
+    /// its packet id are here. They stand in the same place in both versions.
+    fn oversized(&self, start: usize, size: usize) -> Result<Option<(usize, Event)>, MqttFault> {
+        const PUBLISH: u8 = 3;
+        let first = self.incoming[0];
         if first >> 4 != PUBLISH {
             return Err(MqttFault::Malformed(format!("a packet of type {} with {size} bytes", first >> 4)));
         }
-        let Some((topic_size, rest)) = rest[size_length..].split_at_checked(2) else { return Ok(None) };
+        let Some((topic_size, rest)) = self.incoming[start..].split_at_checked(2) else { return Ok(None) };
         let topic_size = usize::from(u16::from_be_bytes([topic_size[0], topic_size[1]]));
         let Some((topic, rest)) = rest.split_at_checked(topic_size) else { return Ok(None) };
         let Some(&[high, low]) = rest.get(..2) else { return Ok(None) };
         let packet_id = (first & 0b0110 != 0).then_some(u16::from_be_bytes([high, low]));
         let topic = String::from_utf8_lossy(topic).into_owned();
-        Ok(Some((1 + size_length + size, Event::Oversized { packet_id, topic, size })))
+        Ok(Some((start + size, Event::Oversized { packet_id, topic, size })))
     }
 }
 
@@ -311,6 +325,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_of_any_size_is_read_or_passed_over() {
+        for version in [Version::V5, Version::V311] {
+            let head_size = if version == Version::V5 { 9 } else { 8 };
+            for size in PACKET_SIZE_MAX - 4..=PACKET_SIZE_MAX + 1 {
+                let (mut link, mut broker) = link(version);
+                broker.write_all(&publish(version, size - head_size)).await.unwrap();
+                broker.write_all(&publish(version, 2)).await.unwrap();
+                match link.next().await.unwrap() {
+                    Event::Message(message) => assert_eq!(message.payload.len(), size - head_size),
+                    Event::Oversized { size: found, .. } => {
+                        assert_eq!((found, size), (size, PACKET_SIZE_MAX + 1))
+                    }
+                    _ => panic!(),
+                }
+                assert!(matches!(link.next().await.unwrap(), Event::Message(it) if it.payload == "11"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_may_be_cut_in_its_head() {
+        for (version, cut) in
+            [Version::V5, Version::V311].into_iter().flat_map(|it| (1..16).map(move |cut| (it, cut)))
+        {
+            let (mut link, mut broker) = link(version);
+            let packet = publish(version, PACKET_SIZE_MAX + 9);
+            let send = async {
+                broker.write_all(&packet[..cut]).await.unwrap();
+                tokio::task::yield_now().await;
+                broker.write_all(&packet[cut..]).await.unwrap();
+            };
+            let (event, ()) = tokio::join!(biased; link.next(), send);
+            assert!(matches!(event.unwrap(), Event::Oversized { packet_id: Some(7), .. }), "{cut}");
+        }
+    }
+
+    #[tokio::test]
     async fn packets_come_whole_however_they_are_cut() {
         for version in [Version::V5, Version::V311] {
             let (mut link, mut broker) = link(version);
@@ -361,5 +412,23 @@ mod tests {
         let (mut link, mut broker) = link(Version::V5);
         broker.write_all(&[0x20, 2, 0, 1]).await.unwrap();
         assert!(matches!(link.greet(&hello).await, Err(MqttFault::Version("3.1.1"))));
+    }
+
+    #[tokio::test]
+    async fn the_session_is_to_last_for_ever_and_what_the_broker_makes_of_it_is_heard() {
+        let hello = Hello {
+            client_id: "x".to_owned(),
+            keep_alive_s: 30,
+            login: None,
+            status_topic: Some("status".to_owned()),
+        };
+        let (mut link, mut broker) = link(Version::V5);
+        broker.write_all(&[0x20, 8, 0, 0, 5, 0x11, 0, 0, 0, 60]).await.unwrap();
+        let welcome = link.greet(&hello).await.unwrap();
+        assert_eq!(welcome.session_expiry_s, Some(60));
+        let mut connect = [0; 64];
+        let size = broker.read(&mut connect).await.unwrap();
+        let never = [0x11, 0xff, 0xff, 0xff, 0xff];
+        assert!(connect[..size].windows(never.len()).any(|it| it == never));
     }
 }

@@ -25,7 +25,8 @@ pub struct MqttStatus {
     pub url: String,
     /// By what the broker knows the sender.
     pub client_id: String,
-    /// Connected, and subscribed to one topic at least.
+    /// Connected, and subscribed to one topic at least. Where the broker sends more than fits here before it answers the
+    /// subscription, that it sends is taken for the answer until that comes.
     pub connected: bool,
     /// Since when that is so, in milliseconds since 1970.
     pub since_ms: u64,
@@ -51,6 +52,7 @@ pub(super) struct Report {
     fault: String,
     unusable: BTreeMap<&'static str, Muffler>,
     refusals: Muffler,
+    is_expiry_told: bool,
 }
 
 /// Lets a line through now and then.
@@ -86,6 +88,7 @@ impl Report {
             fault: String::new(),
             unusable: BTreeMap::new(),
             refusals: Muffler::default(),
+            is_expiry_told: false,
         }
     }
 
@@ -93,18 +96,37 @@ impl Report {
         self.status.subscribe()
     }
 
-    /// The broker granted the subscription.
-    pub fn connected(&mut self, session_present: bool) {
+    /// The broker granted the subscription. Returns whether that is news.
+    pub fn connected(&mut self, session_present: bool) -> bool {
         self.fault.clear();
-        self.status.send_modify(|status| {
-            (status.connected, status.since_ms, status.last_error) = (true, now_ms(), None);
+        self.status.send_if_modified(|status| {
+            if status.connected {
+                return false;
+            }
+            (status.connected, status.since_ms) = (true, now_ms());
+            // What the queue refuses is put to it again at once, and says for itself why.
+            if status.withheld == 0 {
+                status.last_error = None;
+            }
             tracing::info!(
                 broker = status.url,
                 client_id = status.client_id,
                 session_present,
                 "connected to the MQTT broker"
             );
-        });
+            true
+        })
+    }
+
+    /// The broker keeps the session for a time only.
+    pub fn session_expires(&mut self, after_s: u32) {
+        if !self.is_expiry_told {
+            tracing::warn!(
+                "MQTT: the broker forgets the sender once it is away for {after_s} s, and what came meanwhile with it: raise \
+                 the session expiry that it allows"
+            );
+        }
+        self.is_expiry_told = true;
     }
 
     /// There is no connection.

@@ -1,16 +1,16 @@
 //! What happens on a connection: messages are gathered, taken in one commit, and acknowledged after it.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::{
     config::MqttConfig,
     fault::MqttFault,
-    link::{ANSWER_TIMEOUT, Command, Event, Hello, Link, STATUS_OFFLINE, STATUS_ONLINE},
+    link::{ANSWER_TIMEOUT, Command, Event, Hello, Link, STATUS_OFFLINE, STATUS_ONLINE, Welcome},
     message::{MESSAGES_MAX, Unusable},
     report::Report,
 };
@@ -24,6 +24,8 @@ use crate::{
 const KEEP_ALIVE_S: u16 = 30;
 /// Bytes of messages that go into one commit.
 const BATCH_SIZE_MAX: usize = 1 << 20;
+/// Readings after which no more messages go into one commit: thousands may come in one message.
+const READINGS_ENOUGH: usize = 2_000;
 /// How long what the queue did not take waits before it is put to it again: at first, and at most.
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -64,13 +66,16 @@ impl Session {
         let hello = hello(&self.config, Some(status_topic.clone()));
         let connect = async {
             let mut link = Link::open(&self.config).await?;
-            let greeting = link.greet(&hello).await?;
-            Ok::<_, MqttFault>((link, greeting))
+            let welcome = link.greet(&hello).await?;
+            Ok::<_, MqttFault>((link, welcome))
         };
-        let (mut link, (session_present, keep_alive_s)) = tokio::select! {
+        let (mut link, Welcome { session_present, keep_alive_s, session_expiry_s }) = tokio::select! {
             () = stopped(stop) => return Ok(()),
             connected = connect => connected?,
         };
+        if let Some(seconds) = session_expiry_s {
+            self.report.session_expires(seconds);
+        }
         self.resume(session_present);
         // A broker may say that it remembers a session and have lost the subscriptions in it.
         link.put(&Command::Subscribe(&self.config.topics))?;
@@ -84,7 +89,11 @@ impl Session {
         let mut retry_delay = RETRY;
         let mut retry_at = Instant::now();
         loop {
-            let may_read = self.pending.is_empty() || !is_subscribed && !self.is_full();
+            if !is_subscribed && is_full(&self.pending) {
+                // The answer to the subscription stands behind what does not fit here, and may stay there for long.
+                self.announce(&mut link, session_present).await?;
+            }
+            let may_read = self.pending.is_empty() || !is_subscribed && !is_full(&self.pending);
             tokio::select! {
                 biased;
                 () = stopped(stop) => {
@@ -93,7 +102,7 @@ impl Session {
                     return link.flush().await;
                 }
                 () = sleep_until(retry_at), if !self.pending.is_empty() => {
-                    let is_all = self.store(&mut link).await?;
+                    let is_all = self.store(&mut link, &mut tick).await?;
                     // Little was read meanwhile, so that little could be heard.
                     is_heard = true;
                     retry_delay = if is_all { RETRY } else { (retry_delay * 2).min(RETRY_MAX) };
@@ -104,8 +113,7 @@ impl Session {
                         return Err(MqttFault::Silent(tick.period()));
                     }
                     is_heard = false;
-                    link.put(&Command::Ping)?;
-                    link.flush().await?;
+                    ping(&mut link).await?;
                 }
                 event = next(&mut link, may_read) => {
                     is_heard = true;
@@ -113,13 +121,11 @@ impl Session {
                     let known = self.pending.len();
                     while let Some(event) = next {
                         if let Event::Subscribed(grants) = &event {
-                            self.note_grants(grants, session_present)?;
+                            self.note_grants(grants, &mut link, session_present).await?;
                             is_subscribed = true;
-                            link.put(&Command::Status { topic: &status_topic, text: STATUS_ONLINE })?;
-                            link.flush().await?;
                         }
                         self.note(event)?;
-                        next = if self.is_full() { None } else { link.next_here()? };
+                        next = if is_full(&self.pending) { None } else { link.next_here()? };
                     }
                     self.report.received(self.pending.len() - known);
                 }
@@ -139,10 +145,14 @@ impl Session {
         self.report.withheld(self.pending.len(), None);
     }
 
-    /// Whether no more may go into one commit.
-    fn is_full(&self) -> bool {
-        let sizes = self.pending.iter().map(|delivery| delivery.size);
-        self.pending.len() >= MESSAGES_MAX || sizes.sum::<usize>() >= BATCH_SIZE_MAX
+    /// Tells, once for each connection, that the sender is there.
+    async fn announce(&mut self, link: &mut Link, session_present: bool) -> Result<(), MqttFault> {
+        if self.report.connected(session_present) {
+            let topic = self.config.status_topic();
+            link.put(&Command::Status { topic: &topic, text: STATUS_ONLINE })?;
+            link.flush().await?;
+        }
+        Ok(())
     }
 
     /// Looks at what the broker grants.
@@ -150,15 +160,19 @@ impl Session {
     /// # Errors
     ///
     /// [`MqttFault::Subscription`] where it grants nothing: it may another time.
-    fn note_grants(&mut self, grants: &[Result<u8, String>], session_present: bool) -> Result<(), MqttFault> {
-        let refusals = || refusals(&self.config, grants);
-        if let Some(fault) = refusals().next()
+    async fn note_grants(
+        &mut self,
+        grants: &[Result<u8, String>],
+        link: &mut Link,
+        session_present: bool,
+    ) -> Result<(), MqttFault> {
+        if let Some(fault) = refusals(&self.config, grants).next()
             && grants.iter().all(Result::is_err)
         {
             return Err(fault);
         }
-        self.report.connected(session_present);
-        for fault in refusals() {
+        self.announce(link, session_present).await?;
+        for fault in refusals(&self.config, grants) {
             self.report.subscription_lacks(fault.to_string());
         }
         for (filter, _) in self.config.topics.filters().zip(grants).filter(|(_, grant)| **grant == Ok(0)) {
@@ -184,7 +198,7 @@ impl Session {
                 (packet_id, 0, Vec::new())
             }
             Event::Ended(fault) | Event::Refused(fault) => return Err(fault),
-            Event::Welcome { .. } => return Err(MqttFault::Malformed("a second welcome".to_owned())),
+            Event::Welcome(_) => return Err(MqttFault::Malformed("a second welcome".to_owned())),
             Event::Subscribed(_) | Event::Nothing => return Ok(()),
         };
         self.pending.push(Delivery { packet_id, size, readings });
@@ -193,14 +207,15 @@ impl Session {
 
     /// Takes what is pending, acknowledges what was taken in the order in which it came, and returns whether that was
     /// all of it.
-    async fn store(&mut self, link: &mut Link) -> Result<bool, MqttFault> {
-        let (count, refusal) = self.take().await;
+    async fn store(&mut self, link: &mut Link, tick: &mut Interval) -> Result<bool, MqttFault> {
+        let ((count, refusal), pinged) = finish(self.take(), link, tick).await;
         for delivery in self.pending.drain(..count) {
             if let Some(packet_id) = delivery.packet_id {
                 link.put(&Command::Ack(packet_id))?;
             }
         }
         self.report.withheld(self.pending.len(), refusal.as_ref());
+        pinged?;
         link.flush().await?;
         Ok(refusal.is_none())
     }
@@ -224,6 +239,7 @@ impl Session {
 
     async fn take_some(&mut self, from: usize, to: usize) -> Result<(), OutboxError> {
         let deliveries = &self.pending[from..to];
+        // The queue gives nothing back that it refuses; copies of one commit's worth are the price of another attempt.
         let readings: Vec<Reading> = deliveries.iter().flat_map(|it| it.readings.iter().cloned()).collect();
         if !readings.is_empty() {
             let queued: Vec<Queued> = self.gateway.take(readings).await?;
@@ -231,6 +247,39 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether no more may go into one commit.
+fn is_full(pending: &[Delivery]) -> bool {
+    let size: usize = pending.iter().map(|delivery| delivery.size).sum();
+    let readings: usize = pending.iter().map(|delivery| delivery.readings.len()).sum();
+    pending.len() >= MESSAGES_MAX || size >= BATCH_SIZE_MAX || readings >= READINGS_ENOUGH
+}
+
+/// Does work to its end, which may be long in coming on a slow disk, and lets the broker know meanwhile that the sender is
+/// there. What becomes of the connection is told apart: work that was given up halfway would be done twice.
+async fn finish<T>(
+    work: impl Future<Output = T>,
+    link: &mut Link,
+    tick: &mut Interval,
+) -> (T, Result<(), MqttFault>) {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return (done, Ok(())),
+            _ = tick.tick() => {
+                if let Err(fault) = ping(link).await {
+                    return (work.await, Err(fault));
+                }
+            }
+        }
+    }
+}
+
+async fn ping(link: &mut Link) -> Result<(), MqttFault> {
+    link.put(&Command::Ping)?;
+    link.flush().await
 }
 
 /// Connects as a visitor beside the running sender, asks for the subscriptions, and leaves nothing behind.
@@ -287,4 +336,61 @@ fn refusals<'a>(
         let reason = grant.as_ref().err()?.clone();
         Some(MqttFault::Subscription { filter: filter.to_owned(), reason })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, time::sleep};
+
+    use super::*;
+    use crate::{
+        mqtt::config::Version,
+        reading::{Body, DeviceName},
+    };
+
+    #[test]
+    fn a_commit_is_full_by_messages_by_bytes_and_by_readings() {
+        let reading = Reading {
+            device: DeviceName::new("pi").unwrap(),
+            identity: None,
+            body: Body::Plain("{}".to_owned()),
+        };
+        let pending = |messages: usize, size: usize, readings: usize| -> Vec<Delivery> {
+            let delivery = || Delivery { packet_id: None, size, readings: vec![reading.clone(); readings] };
+            (0..messages).map(|_| delivery()).collect()
+        };
+        assert!(!is_full(&pending(MESSAGES_MAX - 1, 2, 1)) && is_full(&pending(MESSAGES_MAX, 2, 1)));
+        assert!(!is_full(&pending(3, BATCH_SIZE_MAX / 4, 1)) && is_full(&pending(4, BATCH_SIZE_MAX / 4, 1)));
+        assert!(
+            !is_full(&pending(3, 2, READINGS_ENOUGH / 4)) && is_full(&pending(4, 2, READINGS_ENOUGH / 4))
+        );
+    }
+
+    #[tokio::test]
+    async fn the_broker_hears_of_the_sender_while_it_works() {
+        let (ours, mut broker) = tokio::io::duplex(1 << 10);
+        let mut link = Link::new(Box::new(ours), Version::V5);
+        let work = async {
+            let mut pings = [0; 4];
+            broker.read_exact(&mut pings).await.unwrap();
+            pings
+        };
+        let (pings, pinged) = finish(work, &mut link, &mut interval(Duration::from_millis(1))).await;
+        assert_eq!(pings, [0xc0, 0, 0xc0, 0]);
+        pinged.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_finished_though_the_connection_broke() {
+        let (ours, broker) = tokio::io::duplex(1 << 10);
+        drop(broker);
+        let mut link = Link::new(Box::new(ours), Version::V5);
+        let work = async {
+            sleep(Duration::from_millis(9)).await;
+            "done"
+        };
+        let (done, pinged) = finish(work, &mut link, &mut interval(Duration::from_millis(1))).await;
+        assert_eq!(done, "done");
+        assert!(matches!(pinged, Err(MqttFault::Broken(_))));
+    }
 }

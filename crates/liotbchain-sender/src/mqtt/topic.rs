@@ -10,6 +10,9 @@ const FILTERS_MAX: usize = 64;
 const FILTER_SIZE_MAX: usize = u16::MAX as usize;
 
 /// Topic filters, each with the level that names the device.
+///
+/// Filters may overlap. A broker may then deliver a message once for each that fits (MQTT leaves that to it), which makes
+/// as many readings of it unless the device tells its readings apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics(Vec<Rule>);
 

@@ -11,7 +11,7 @@ use rumqttc_v4::mqttbytes::{
 
 use super::{
     fault::MqttFault,
-    link::{Command, Event, PACKET_SIZE_MAX, STATUS_OFFLINE, STATUS_PACKET_ID, SUBSCRIBE_PACKET_ID},
+    link::{Command, Event, STATUS_OFFLINE, STATUS_PACKET_ID, SUBSCRIBE_PACKET_ID, Welcome},
     message::Message,
 };
 
@@ -56,9 +56,9 @@ pub(super) fn encode(command: &Command<'_>, out: &mut BytesMut) -> Result<(), Mq
     Ok(())
 }
 
-/// Reads a packet, where a whole one has come.
+/// Reads a packet, where a whole one has come. Whoever calls this has looked at its size.
 pub(super) fn decode(incoming: &mut BytesMut) -> Result<Option<Event>, MqttFault> {
-    let packet = match Packet::read(incoming, PACKET_SIZE_MAX) {
+    let packet = match Packet::read(incoming, usize::MAX) {
         Ok(packet) => packet,
         Err(Error::InsufficientBytes(_)) => return Ok(None),
         // Brokers send codes of version 5 here.
@@ -69,9 +69,11 @@ pub(super) fn decode(incoming: &mut BytesMut) -> Result<Option<Event>, MqttFault
     };
     Ok(Some(match packet {
         Packet::ConnAck(answer) => match answer.code {
-            ConnectReturnCode::Success => {
-                Event::Welcome { session_present: answer.session_present, keep_alive_s: None }
-            }
+            ConnectReturnCode::Success => Event::Welcome(Welcome {
+                session_present: answer.session_present,
+                keep_alive_s: None,
+                session_expiry_s: None,
+            }),
             ConnectReturnCode::RefusedProtocolVersion => Event::Refused(MqttFault::Version("5")),
             ConnectReturnCode::BadClientId => Event::Refused(MqttFault::ClientId),
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {

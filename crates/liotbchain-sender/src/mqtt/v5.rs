@@ -12,12 +12,12 @@ use rumqttc_v5::mqttbytes::{
 
 use super::{
     fault::MqttFault,
-    link::{Command, Event, PACKET_SIZE_MAX, STATUS_OFFLINE, STATUS_PACKET_ID, SUBSCRIBE_PACKET_ID},
+    link::{Command, Event, STATUS_OFFLINE, STATUS_PACKET_ID, SUBSCRIBE_PACKET_ID, Welcome},
     message::{MESSAGES_MAX, Message},
 };
 
-/// Seconds for which the broker is to keep what comes while the sender is away: a week.
-const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
+/// Asks the broker to keep what comes while the sender is away, however long that is: this number stands for ever.
+const SESSION_NEVER_EXPIRES: u32 = u32::MAX;
 /// Name of the user property that tells a device's readings apart.
 const READING_ID: &str = "reading_id";
 
@@ -34,7 +34,7 @@ pub(super) fn encode(command: &Command<'_>, out: &mut BytesMut) -> Result<(), Mq
                 },
             });
             let properties = ConnectProperties {
-                session_expiry_interval: hello.is_lasting().then_some(SESSION_EXPIRY_S),
+                session_expiry_interval: hello.is_lasting().then_some(SESSION_NEVER_EXPIRES),
                 receive_maximum: u16::try_from(MESSAGES_MAX).ok(),
                 ..ConnectProperties::new()
             };
@@ -74,14 +74,13 @@ pub(super) fn encode(command: &Command<'_>, out: &mut BytesMut) -> Result<(), Mq
     Ok(())
 }
 
-/// Reads a packet, where a whole one has come.
+/// Reads a packet, where a whole one has come. Whoever calls this has looked at its size.
 pub(super) fn decode(incoming: &mut BytesMut) -> Result<Option<Event>, MqttFault> {
     // A broker that knows version 3 only refuses in its own words.
     if incoming.starts_with(&[0x20, 2, 0, 1]) {
         return Ok(Some(Event::Refused(MqttFault::Version("3.1.1"))));
     }
-    let size_max = u32::try_from(PACKET_SIZE_MAX).ok();
-    let packet = match Packet::read(incoming, size_max) {
+    let packet = match Packet::read(incoming, None) {
         Ok(packet) => packet,
         Err(Error::InsufficientBytes(_)) => return Ok(None),
         Err(error) => return Err(MqttFault::Malformed(error.to_string())),
@@ -127,10 +126,13 @@ pub(super) fn decode(incoming: &mut BytesMut) -> Result<Option<Event>, MqttFault
 fn welcome(answer: ConnAck) -> Event {
     let properties = answer.properties;
     match answer.code {
-        ConnectReturnCode::Success => Event::Welcome {
+        ConnectReturnCode::Success => Event::Welcome(Welcome {
             session_present: answer.session_present,
-            keep_alive_s: properties.and_then(|properties| properties.server_keep_alive),
-        },
+            keep_alive_s: properties.as_ref().and_then(|properties| properties.server_keep_alive),
+            session_expiry_s: properties
+                .and_then(|properties| properties.session_expiry_interval)
+                .filter(|seconds| *seconds != SESSION_NEVER_EXPIRES),
+        }),
         ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
             Event::Refused(MqttFault::Version("3.1.1"))
         }

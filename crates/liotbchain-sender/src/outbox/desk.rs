@@ -116,7 +116,7 @@ impl Desk {
             is_boot_noted: false,
             next_counter: 0,
             on_the_way: OnTheWay::default(),
-            identities: Identities::default(),
+            identities: Identities::new(limits.size_max),
             stored: 0,
             aside_size: 0,
             may_give_back: true,
@@ -136,17 +136,16 @@ impl Desk {
     pub(super) fn begin(&mut self, file: &mut QueueFile) -> rusqlite::Result<()> {
         let latest = file.rows.last_slot()?.map_or(0, |slot| Place::of_slot(slot).boot);
         self.status.boot = file.rows.boot()?.max(latest) + 1;
-        self.refresh(file, false)
+        self.refresh(file)
     }
 
     /// Learns anew what an opened file holds.
-    pub(super) fn refresh(&mut self, file: &mut QueueFile, is_new: bool) -> rusqlite::Result<()> {
+    pub(super) fn refresh(&mut self, file: &mut QueueFile) -> rusqlite::Result<()> {
         let rows = &file.rows;
         self.identities.refresh(&rows.connection)?;
-        if is_new {
-            self.is_boot_noted = false;
-            self.on_the_way.retain(|slot| rows.has(slot))?;
-        }
+        self.is_boot_noted &= rows.boot()? >= self.status.boot;
+        // A commit that failed may have deleted them all the same, and a file that was saved may lack some.
+        self.on_the_way.retain(|slot| rows.has(slot))?;
         // A commit that failed may have come through all the same.
         let last = rows.last_slot()?.map(Place::of_slot).filter(|last| last.boot == self.status.boot);
         self.next_counter = self.next_counter.max(last.map_or(0, |last| last.counter + 1));
@@ -158,6 +157,7 @@ impl Desk {
     /// Notes the number of this start in the file, which shows whether it can be written.
     pub(super) fn note_boot(&mut self, file: &mut QueueFile) -> rusqlite::Result<()> {
         file.rows.set_boot(self.status.boot)?;
+        self.identities.trim(&file.rows.connection)?;
         self.is_boot_noted = true;
         self.status.fault = None;
         Ok(())
@@ -439,6 +439,12 @@ impl Desk {
     pub(super) fn is_delivered(&self) -> bool {
         let settled = self.on_the_way.settled() as u64;
         settled > 0 && settled == self.stored && self.status.set_aside == 0
+    }
+
+    /// Returns whether the file holds no record but those that were acknowledged.
+    pub(super) fn is_all_delivered(&self, rows: &Rows) -> rusqlite::Result<bool> {
+        let (set_aside, _) = rows.aside_size()?;
+        Ok(set_aside == 0 && rows.count()? == self.on_the_way.settled() as u64)
     }
 
     /// Takes records, as [`Outbox::take`](super::Outbox::take) says.

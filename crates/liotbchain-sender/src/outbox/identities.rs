@@ -10,10 +10,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::reading::{Body, Reading};
 
-/// Identities that are remembered.
+/// Identities that are remembered,
 pub(super) const IDENTITIES_MAX: u64 = 100_000;
-/// So many more are let in before the oldest go, all at once.
-const SURPLUS: u64 = 1000;
+/// where that takes no more than an eighth of what the file may have, at this many bytes each: 8 MiB of 256.
+const ROW_SIZE: u64 = 76;
+const SHARE: u64 = 8;
+/// So many more, a hundredth, are let in before the oldest go, all at once.
+const SURPLUS_SHARE: u64 = 100;
 
 /// The first half of a SHA-256.
 pub(super) type Hash = [u8; 16];
@@ -37,8 +40,9 @@ pub(super) enum Known {
 }
 
 /// The identities in memory: as many as in the file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Identities {
+    kept_max: u64,
     numbers: HashMap<Hash, u64>,
     /// The lowest and the next number.
     first: u64,
@@ -80,6 +84,12 @@ fn hash(kind: &[u8], parts: &[&[u8]]) -> Hash {
 }
 
 impl Identities {
+    /// Remembers as many as fit into their share of a file of this size.
+    pub(super) fn new(size_max: u64) -> Self {
+        let kept_max = (size_max / SHARE / ROW_SIZE).clamp(1, IDENTITIES_MAX);
+        Self { kept_max, numbers: HashMap::new(), first: 0, next: 0 }
+    }
+
     /// Reads what the file has beyond what is known.
     pub(super) fn refresh(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.numbers.clear();
@@ -130,6 +140,15 @@ impl Identities {
         Ok(())
     }
 
+    /// Lets those go that are more than are kept, after a smaller limit was set: nothing new need come for that.
+    pub(super) fn trim(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.first_kept(0).is_some() {
+            self.write(connection, &[])?;
+            self.remember(&[]);
+        }
+        Ok(())
+    }
+
     /// Knows what was written from now on.
     pub(super) fn remember(&mut self, new: &[(Identity, TransactionId)]) {
         let first = self.first_kept(new.len());
@@ -146,6 +165,7 @@ impl Identities {
     /// Returns the first number to keep, where it is time to let others go.
     fn first_kept(&self, new: usize) -> Option<u64> {
         let next = self.next + new as u64;
-        (next - self.first > IDENTITIES_MAX + SURPLUS).then(|| next - IDENTITIES_MAX)
+        let surplus = self.kept_max / SURPLUS_SHARE;
+        (next - self.first > self.kept_max + surplus).then(|| next - self.kept_max)
     }
 }

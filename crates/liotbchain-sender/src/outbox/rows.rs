@@ -168,6 +168,11 @@ impl Rows {
         self.connection.query_row("SELECT coalesce(sum(waiting), 0) FROM devices", [], |row| row.get(0))
     }
 
+    /// Counts the records themselves.
+    pub(super) fn count(&self) -> rusqlite::Result<u64> {
+        self.connection.query_row("SELECT count(*) FROM records", [], |row| row.get(0))
+    }
+
     /// Returns when the oldest record was received.
     pub(super) fn oldest_ms(&self) -> rusqlite::Result<Option<u64>> {
         let read = "SELECT received_ms FROM records ORDER BY slot LIMIT 1";

@@ -24,24 +24,39 @@ use super::{
     file::{OpenError, QueueFile},
     rows::{Rows, SavedRow},
 };
-use crate::{reading::DeviceName, signer::SigningKey};
+use crate::{reading::DeviceName, record::Place, signer::SigningKey};
 use cells::{Cell, Value};
 use pages::Pages;
 
 /// Records that are verified at a time, and stored in one transaction.
 const STEP: usize = 1024;
 
+/// More starts than these nobody makes: a number above it was damaged.
+const BOOTS: i64 = 1 << 24;
+
+/// What is thought of a file before it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// Nothing speaks against it.
+    None,
+    /// It is to be looked over.
+    Look,
+    /// It is damaged, whatever SQLite says: a value in it cannot be read.
+    Certain,
+}
+
 /// Opens the file; a damaged one is put aside, and what can be verified goes on from it in a new one. Returns where the
 /// damaged one is, and how many records that wait were saved.
 pub(super) fn open_or_salvage(
     path: &Path,
     key: &SigningKey,
-    is_thorough: bool,
+    suspicion: Suspicion,
 ) -> Result<(QueueFile, Option<(PathBuf, u64)>), OutboxError> {
     let saved = beside(path, ".saved");
     // Where it is there already, this was stopped before the new file had its place.
     if !saved.exists() {
-        let reason = match QueueFile::open(path, is_thorough) {
+        let reason = match QueueFile::open(path, suspicion != Suspicion::None) {
+            Ok(_) if suspicion == Suspicion::Certain => "a value in it cannot be read".to_owned(),
             Ok(file) => return Ok((file, None)),
             Err(OpenError::Refused(error)) => return Err(error),
             Err(OpenError::Damaged(reason)) => reason,
@@ -105,7 +120,9 @@ fn save_others(pages: &mut Pages, rows: &mut Rows) -> rusqlite::Result<()> {
     rows.begin()?;
     pages.each_cell(|Cell { rowid, values }| {
         match values.as_slice() {
-            [Value::Null, Value::Integer(1), Value::Integer(found)] => boot = boot.max(found.cast_unsigned()),
+            [Value::Null, Value::Integer(1), Value::Integer(found @ 0..BOOTS)] => {
+                boot = boot.max(found.cast_unsigned());
+            }
             [Value::Null, Value::Blob(spki)] if PublicKey::from_spki_der(spki).is_ok() => {
                 rows.save_key(rowid, spki)?;
             }
@@ -174,6 +191,9 @@ fn candidate(cell: Cell, rows: &mut Rows) -> rusqlite::Result<Option<Candidate>>
     let (Ok(device), Ok(slot)) = (DeviceName::new(&device), Slot::try_from(cell.rowid)) else {
         return Ok(None);
     };
+    if Place::of_slot(slot).boot >= BOOTS.cast_unsigned() {
+        return Ok(None);
+    }
     let key = rows.key(key)?;
     Ok(Some(Candidate { slot, device, received_ms, kind, key, before, payload, signature, reason }))
 }
@@ -217,7 +237,7 @@ fn verify(candidate: &mut Candidate, own_key: &PublicKey) -> bool {
 }
 
 /// Returns the path with something added to its name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)

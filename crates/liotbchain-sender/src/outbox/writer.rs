@@ -1,7 +1,8 @@
 //! The thread that owns the file: it does all that waits in one transaction, then answers.
 
 use std::{
-    fs, io, mem,
+    fs::{self, File, TryLockError},
+    io, mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,8 +17,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Opened, OutboxError, OutboxLimits, OutboxStatus, Queued, Record, Refusal, Slot,
     desk::{Desk, Put},
-    file::{OpenError, QueueFile, is_damage, is_disk_full},
-    salvage,
+    file::{OpenError, QueueFile, is_damage, is_disk_full, is_io_error},
+    salvage::{self, Suspicion, beside},
 };
 use crate::{reading::Reading, signer::SigningKey};
 
@@ -52,7 +53,7 @@ pub(super) enum Command {
     Settle {
         acknowledged: Vec<Slot>,
         refused: Vec<Refusal>,
-        answer: oneshot::Sender<()>,
+        answer: oneshot::Sender<Result<(), OutboxError>>,
     },
     Release {
         slots: Vec<Slot>,
@@ -119,10 +120,17 @@ struct Writer {
     path: PathBuf,
     /// None after an error: the next use opens the file again.
     file: Option<QueueFile>,
-    /// Whether the file contradicted itself.
-    is_suspect: bool,
-    /// Whether the last error was that the disk has no room.
+    /// What the last error said of the file.
+    suspicion: Suspicion,
+    /// Whether a file was saved from though SQLite found no fault with it: a second time would not help.
+    is_salvaged: bool,
+    /// Whether the last work failed because the disk has no room.
     is_disk_full: bool,
+    /// Whether a write failed since the log was last copied back. What the system then shows of the log may not be on the
+    /// disk, and nothing may be acknowledged that stands behind it.
+    is_log_doubtful: bool,
+    /// Held as long as this process lives, also while the file is opened again.
+    _lock: File,
     desk: Desk,
     publish: watch::Sender<OutboxStatus>,
     /// When acknowledged records are deleted, or the file is tidied up; none where there is nothing to do.
@@ -136,15 +144,27 @@ impl Writer {
         limits: OutboxLimits,
         publish: watch::Sender<OutboxStatus>,
     ) -> Result<(Self, Opened), OutboxError> {
-        let (mut file, salvaged) = salvage::open_or_salvage(&path, &key, true)?;
+        let lock = lock_beside(&path)?;
         let disk = |error: rusqlite::Error| OutboxError::Disk(format!("{}: {error}", path.display()));
-        let mut desk = Desk::new(key, limits);
-        desk.begin(&mut file).map_err(disk)?;
+        let (mut file, mut salvaged) = salvage::open_or_salvage(&path, &key, Suspicion::Look)?;
+        let mut desk = Desk::new(Arc::clone(&key), limits);
+        if let Err(error) = desk.begin(&mut file) {
+            if !is_damage(&error) || salvaged.is_some() {
+                return Err(disk(error));
+            }
+            drop(file);
+            (file, salvaged) = salvage::open_or_salvage(&path, &key, Suspicion::Certain)?;
+            desk = Desk::new(key, limits);
+            desk.begin(&mut file).map_err(disk)?;
+        }
         let mut writer = Self {
             path,
             file: Some(file),
-            is_suspect: false,
+            suspicion: Suspicion::None,
+            is_salvaged: false,
             is_disk_full: false,
+            is_log_doubtful: false,
+            _lock: lock,
             desk,
             publish,
             wake_at: Some(Instant::now() + IDLE),
@@ -216,11 +236,9 @@ impl Writer {
         let (puts, answers): (Vec<_>, Vec<_>) = puts.into_iter().unzip();
         let is_current = self.file.as_ref().is_none_or(QueueFile::is_current);
         let results = if is_current {
-            self.with_file(|desk, file| desk.put(file, puts))
+            self.make_log_certain().and_then(|()| self.with_file(|desk, file| desk.put(file, puts)))
         } else {
-            let gone = format!("{} was deleted or replaced: restart the sender", self.path.display());
-            self.desk.status.fault = Some(gone.clone());
-            Err(OutboxError::Disk(gone))
+            Err(self.note_gone())
         };
         self.tell();
         // Whoever asked may have gone away; the readings are stored all the same.
@@ -238,6 +256,27 @@ impl Writer {
         }
     }
 
+    /// Notes that the file is another one, or none. What it held can still be sent.
+    fn note_gone(&mut self) -> OutboxError {
+        let gone = format!("{} was deleted or replaced: restart the sender", self.path.display());
+        if self.desk.status.fault.as_ref() != Some(&gone) {
+            tracing::error!("{gone}");
+        }
+        self.is_disk_full = false;
+        self.desk.status.fault = Some(gone.clone());
+        OutboxError::Disk(gone)
+    }
+
+    /// Copies the log into the file after a failed write, and begins it anew: of a failed sync the system may keep pages in
+    /// memory that never reach the disk, and a log that is cut there would lose what is written behind them.
+    fn make_log_certain(&mut self) -> Result<(), OutboxError> {
+        if self.is_log_doubtful {
+            self.with_file(|_, file| file.rows.copy_log_back())?;
+            self.is_log_doubtful = false;
+        }
+        Ok(())
+    }
+
     fn answer(&mut self, command: Command) {
         match command {
             Command::Take { records_max, size_max, back, answer } => {
@@ -253,13 +292,15 @@ impl Writer {
             }
             Command::Settle { acknowledged, refused, answer } => {
                 self.desk.acknowledge(&acknowledged);
-                if !refused.is_empty() && self.with_file(|desk, file| desk.set_aside(file, &refused)).is_err()
-                {
-                    // They are sent again, and refused again.
+                let put_aside = match refused.is_empty() {
+                    true => Ok(()),
+                    false => self.with_file(|desk, file| desk.set_aside(file, &refused)),
+                };
+                if put_aside.is_err() {
                     refused.iter().for_each(|refusal| self.desk.release(refusal.slot));
                 }
                 self.tell();
-                let _ = answer.send(());
+                let _ = answer.send(put_aside);
             }
             Command::Release { slots, answer } => {
                 slots.into_iter().for_each(|slot| self.desk.release(slot));
@@ -284,11 +325,17 @@ impl Writer {
         match work(&mut self.desk, &mut file) {
             Ok(value) => {
                 self.file = Some(file);
+                self.is_disk_full = false;
                 Ok(value)
             }
             Err(error) => {
-                self.is_suspect |= is_damage(&error);
+                if is_damage(&error) {
+                    // A value that cannot be read passes SQLite's own look at the file.
+                    let is_value = error.sqlite_error_code().is_none() && !self.is_salvaged;
+                    self.suspicion = if is_value { Suspicion::Certain } else { Suspicion::Look };
+                }
                 self.is_disk_full = is_disk_full(&error);
+                self.is_log_doubtful |= is_io_error(&error);
                 // Once an outage: it is tried again all the time.
                 match self.desk.status.fault.replace(error.to_string()) {
                     None => tracing::warn!(%error, "work on the queue failed; its file is opened again"),
@@ -303,9 +350,11 @@ impl Writer {
         if !self.path.exists() {
             return Err(OutboxError::Disk(format!("{} is gone: restart the sender", self.path.display())));
         }
-        let (mut file, salvaged) = salvage::open_or_salvage(&self.path, self.desk.key(), self.is_suspect)?;
-        self.is_suspect = false;
-        let refreshed = self.desk.refresh(&mut file, salvaged.is_some());
+        let (mut file, salvaged) = salvage::open_or_salvage(&self.path, self.desk.key(), self.suspicion)?;
+        self.is_salvaged |= self.suspicion == Suspicion::Certain;
+        self.suspicion = Suspicion::None;
+        let refreshed = self.desk.refresh(&mut file);
+        drop(salvaged);
         refreshed.map_err(|error| OutboxError::Disk(error.to_string()))?;
         Ok(file)
     }
@@ -316,27 +365,38 @@ impl Writer {
         self.desk.status.fault.is_some() && self.is_disk_full && self.desk.is_delivered()
     }
 
-    /// Makes room on a full disk by beginning with a new file. The old one goes, and with it by what readings that come again are known.
+    /// Makes room on a full disk by beginning with a new file. The old one goes, and with it by what readings that come
+    /// again are known.
     fn begin_anew(&mut self) -> Result<(), OutboxError> {
+        // There may be room again; and the file itself has to say that nothing else is in it.
+        let is_full = self.with_file(Desk::delete_settled).is_err() && self.is_disk_full;
+        if !is_full {
+            return Ok(());
+        }
+        let is_empty =
+            self.with_file(|desk, file| Ok(file.is_current() && desk.is_all_delivered(&file.rows)?))?;
+        self.is_disk_full = true;
+        if !is_empty {
+            return Ok(());
+        }
         self.file = None;
         let disk = |error: io::Error| OutboxError::Disk(format!("{}: {error}", self.path.display()));
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
         // SQLite discards a log without its file; a file without its log would be of an earlier time.
-        for name in [self.path.clone(), log.into()] {
+        for name in [self.path.clone(), beside(&self.path, "-wal")] {
             match fs::remove_file(name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
                 _ => {}
             }
         }
-        tracing::warn!(
-            "the disk is full, and all that waited is delivered: the queue begins with a new file, and a reading that a \
-             device sent before and sends again makes a second record"
-        );
         let mut file = QueueFile::open(&self.path, false).map_err(OpenError::into_error)?;
-        let begun = self.desk.refresh(&mut file, true).and_then(|()| self.desk.note_boot(&mut file));
+        let begun = self.desk.refresh(&mut file).and_then(|()| self.desk.note_boot(&mut file));
         begun.map_err(|error| OutboxError::Disk(error.to_string()))?;
         self.file = Some(file);
+        self.is_log_doubtful = false;
+        tracing::warn!(
+            "the disk was full and all that waited is delivered: the queue begins with a new file, and a reading that a \
+             device sent before and sends again makes a second record"
+        );
         Ok(())
     }
 
@@ -361,7 +421,10 @@ impl Writer {
             self.begin_anew().map(|()| true)
         } else if self.desk.status.fault.is_some() {
             // Nobody may write until this is over, so somebody has to try.
-            self.with_file(|desk, file| desk.note_boot(file)).map(|()| true)
+            match self.file.as_ref().is_none_or(QueueFile::is_current) {
+                true => self.with_file(|desk, file| desk.note_boot(file)).map(|()| true),
+                false => Err(self.note_gone()),
+            }
         } else if self.desk.deletions() > 0 {
             self.with_file(Desk::delete_settled).map(|()| true)
         } else {
@@ -395,6 +458,25 @@ impl Writer {
             is_changed
         });
     }
+}
+
+/// Takes the lock that says whose queue this is. The file's own lock is let go of whenever it is opened again.
+fn lock_beside(path: &Path) -> Result<File, OutboxError> {
+    let lock = beside(path, ".lock");
+    let disk = |error: io::Error| OutboxError::Disk(format!("{}: {error}", lock.display()));
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(disk)?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(disk)?;
+    // A sender that is just stopping gets a moment.
+    for _ in 0..10 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(100)),
+            Err(TryLockError::Error(error)) => return Err(disk(error)),
+        }
+    }
+    Err(OutboxError::InUse { path: path.to_owned() })
 }
 
 impl Drop for Writer {

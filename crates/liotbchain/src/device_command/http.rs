@@ -42,6 +42,7 @@ pub struct Target {
 }
 
 /// What came of a request.
+#[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Taken,
     /// Nothing was taken, since these are at fault, each for this reason.
@@ -106,11 +107,7 @@ impl Target {
             408 | 425 | 429 | 500..=599 => {
                 later(format!("{status}: {}", refusal.words()), pause.map(Duration::from_secs))
             }
-            400 | 413 | 422 if !refusal.items.is_empty() => {
-                let items = refusal.items.into_iter().filter(|item| item.index < readings.len());
-                Ok(Outcome::Refused(items.map(|item| (item.index, tame(&item.message))).collect()))
-            }
-            400 | 413 | 422 => Ok(Outcome::RefusedWhole(refusal.words())),
+            400 | 413 | 422 => Ok(refusal.outcome(readings.len())),
             _ => Err(self.refused(status, &refusal)),
         }
     }
@@ -272,6 +269,14 @@ impl Refusal {
     fn words(&self) -> String {
         if self.message.is_empty() { "without a word".to_owned() } else { tame(&self.message) }
     }
+
+    /// Returns what a refusal of so many readings means. Where it names none of them it is the list that is refused:
+    /// the same list again would be refused again.
+    fn outcome(&self, readings: usize) -> Outcome {
+        let items = self.items.iter().filter(|item| item.index < readings);
+        let faults = Vec::from_iter(items.map(|item| (item.index, tame(&item.message))));
+        if faults.is_empty() { Outcome::RefusedWhole(self.words()) } else { Outcome::Refused(faults) }
+    }
 }
 
 fn read_refusal(body: &[u8]) -> Refusal {
@@ -280,4 +285,21 @@ fn read_refusal(body: &[u8]) -> Refusal {
 
 fn tame(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_names_no_reading_is_one_of_the_list() {
+        let outcome = |body: &str| read_refusal(body.as_bytes()).outcome(2);
+        let whole = Outcome::RefusedWhole("no".to_owned());
+        assert_eq!(outcome(r#"{"message":"no"}"#), whole);
+        assert_eq!(outcome(r#"{"message":"no","items":[{"index":2,"message":"a"}]}"#), whole);
+        assert_eq!(
+            outcome(r#"{"message":"no","items":[{"index":7,"message":"a"},{"index":1,"message":"b"}]}"#),
+            Outcome::Refused(vec![(1, "b".to_owned())])
+        );
+    }
 }

@@ -64,7 +64,10 @@ impl Pages {
             }
             at += FRAME_HEADER_SIZE + PAGE_SIZE;
         }
-        self.count = self.in_log.keys().copied().max().unwrap_or_default().max(self.count);
+        // A number beyond all that the log could add was damaged.
+        let possible = self.count + size / PAGE_SIZE;
+        let last = self.in_log.keys().copied().filter(|number| *number <= possible).max();
+        self.count = last.unwrap_or_default().max(self.count);
         self.log = Some(log);
         Ok(())
     }

@@ -302,3 +302,26 @@ async fn salvage_that_was_stopped_is_finished() {
     let there: Vec<_> = take_all(&outbox).await.iter().map(|record| record.id).collect();
     assert_eq!(there, all);
 }
+
+#[tokio::test]
+async fn a_text_that_cannot_be_read_holds_nothing_up() {
+    let (folder, key) = (TempDir::new().unwrap(), new_key());
+    let path = folder.path().join(OUTBOX_FILE);
+    let (outbox, _) = open(&path, &key).await;
+    let queued = outbox.put(readings("a", 0..10), START_MS).await.unwrap();
+    outbox.close().await;
+    // A flipped bit that SQLite's own look at the file passes.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let third = "UPDATE records SET payload = CAST(x'ff' AS TEXT)
+                 WHERE slot = (SELECT slot FROM records ORDER BY slot LIMIT 1 OFFSET 3)";
+    assert_eq!(connection.execute(third, []).unwrap(), 1);
+    connection.close().unwrap();
+
+    let (outbox, opened) = open(&path, &key).await;
+    assert_eq!(opened.salvaged, None);
+    assert!(outbox.take(100, usize::MAX).await.is_err());
+    let there: Vec<_> = take_all(&outbox).await.iter().map(|record| record.id).collect();
+    let expected: Vec<_> =
+        ids(&queued).into_iter().enumerate().filter(|(it, _)| *it != 3).map(|it| it.1).collect();
+    assert_eq!(there, expected);
+}

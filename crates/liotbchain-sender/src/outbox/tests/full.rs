@@ -223,3 +223,26 @@ async fn file_gives_space_back_after_a_drain() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn identities_do_not_fill_a_small_outbox() {
+    let (folder, key) = (TempDir::new().unwrap(), new_key());
+    let path = folder.path().join(OUTBOX_FILE);
+    let put_and_deliver = async |outbox: &Outbox, numbers: std::ops::Range<u64>| {
+        for from in numbers.clone().step_by(500) {
+            let list = (from..from + 500).map(|it| known_reading("a", &it.to_string(), "0")).collect();
+            outbox.put(list, START_MS).await.unwrap();
+            let records = take_all(outbox).await;
+            outbox.settle(slots(&records), vec![]).await.unwrap();
+        }
+    };
+    let outbox = open_small(&path, &key, WhenFull::Refuse).await;
+    put_and_deliver(&outbox, 0..15_000).await;
+    outbox.close().await;
+    // Nor where there was room for more before.
+    let (outbox, _) = open(&path, &key).await;
+    put_and_deliver(&outbox, 15_000..30_000).await;
+    outbox.close().await;
+    let outbox = open_small(&path, &key, WhenFull::Refuse).await;
+    put_and_deliver(&outbox, 30_000..30_500).await;
+}
