@@ -236,9 +236,15 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Returns how many bytes a list may have. What is on its way is never dropped, so of a small outbox only a part may be.
+    fn size_max(&self) -> usize {
+        let part = self.outbox.status().borrow().size_max / 8;
+        usize::try_from(part).map_or(SIZE_MAX, |part| part.min(SIZE_MAX))
+    }
+
     /// Takes the next list from the outbox, and returns whether there was one.
     async fn take(&mut self) -> Result<bool, Closed> {
-        match self.outbox.take(self.records_max, SIZE_MAX).await {
+        match self.outbox.take(self.records_max, self.size_max()).await {
             Ok(records) => {
                 self.outbox_outage.ended(Instant::now());
                 let is_some = !records.is_empty();
@@ -287,11 +293,11 @@ impl Forwarder {
         });
         let waiting = usize::try_from(self.outbox.status().borrow().waiting).unwrap_or(usize::MAX);
         let takes_ahead = self.queue.len() == 1 && waiting >= items + self.records_max;
-        let ahead = &mut self.ahead;
+        let (size_max, ahead) = (self.size_max(), &mut self.ahead);
         let take_ahead = async {
             if takes_ahead {
                 // What is wrong shows again, and is told, when there is nothing else to send.
-                *ahead = self.outbox.take(self.records_max, SIZE_MAX).await.unwrap_or_default();
+                *ahead = self.outbox.take(self.records_max, size_max).await.unwrap_or_default();
             }
         };
         let post = self.links[at].post(&self.queue[0], waiting > items, time);

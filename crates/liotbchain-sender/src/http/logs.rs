@@ -52,8 +52,10 @@ const OPENING: &str = "retry: 1000\n\n";
 /// Whose.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct LogParameters {
     /// Name of the device whose readings are followed; all where none is named.
+    #[param(nullable = false)]
     device: Option<String>,
 }
 

@@ -16,9 +16,10 @@ const LIMIT_DEFAULT: u32 = 20;
 /// How many.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct SetAsideParameters {
-    /// Records to show, 1 to 100; 20 where nothing is said.
-    #[param(minimum = 1, maximum = 100)]
+    /// Records to show.
+    #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]
     limit: Option<u32>,
 }
 
