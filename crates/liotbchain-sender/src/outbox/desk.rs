@@ -320,7 +320,7 @@ impl Desk {
             if used + wanted <= size_max {
                 break true;
             }
-            if !dropped.drop_some(rows, &self.on_the_way)? {
+            if !dropped.drop_some(rows, &self.on_the_way, used + wanted - size_max)? {
                 break used + needed <= size_max;
             }
         };

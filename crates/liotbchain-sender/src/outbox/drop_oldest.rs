@@ -12,7 +12,7 @@ use crate::{
     record::{Gap, Place},
 };
 
-/// Records dropped before it is looked again whether there is room.
+/// Records dropped at most before it is looked again whether there is room.
 const STEP: usize = 256;
 
 /// What was dropped to make room.
@@ -27,15 +27,25 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    /// Drops some of the oldest records that are not on their way. Returns false where there is none.
-    pub(super) fn drop_some(&mut self, rows: &Rows, on_the_way: &OnTheWay) -> rusqlite::Result<bool> {
-        let read = "SELECT slot, device, kind, CASE kind WHEN 1 THEN payload END FROM records WHERE slot >= ?1 ORDER BY slot";
+    /// Drops some of the oldest records that are not on their way, no more than it takes for their texts to have this
+    /// size. Returns false where there is none.
+    pub(super) fn drop_some(
+        &mut self,
+        rows: &Rows,
+        on_the_way: &OnTheWay,
+        size: u64,
+    ) -> rusqlite::Result<bool> {
+        let read = "SELECT slot, device, kind, CASE kind WHEN 1 THEN payload END,
+                           octet_length(payload) + octet_length(signature)
+                    FROM records WHERE slot >= ?1 ORDER BY slot";
+        let mut freed = 0;
         let mut fewer: HashMap<DeviceName, u64> = HashMap::new();
         let mut runs = Vec::new();
         {
             let mut statement = rows.connection.prepare_cached(read)?;
             let mut found = statement.query([on_the_way.free_from()])?;
             while runs.len() < STEP
+                && freed < size
                 && let Some(row) = found.next()?
             {
                 let slot: Slot = row.get(0)?;
@@ -43,6 +53,7 @@ impl Dropped {
                     continue;
                 }
                 runs.push(Run { first: slot, last: slot });
+                freed += row.get::<_, u64>(4)?;
                 let name: String = row.get(1)?;
                 // A name that nobody could have written goes without a word of it.
                 let Ok(device) = DeviceName::new(&name) else { continue };
