@@ -2,6 +2,7 @@
 chain says what is missing."""
 
 import glob
+import itertools
 import json
 import os
 import re
@@ -101,10 +102,15 @@ def test_what_is_dropped_stands_on_the_chain(tmp_path):
         assert len(here) + sum(gap["dropped"] for gap in gaps) == device.taken
         # A gap tells the first and the last that are missing. What was on its way then may stand between them.
         places = [(one.boot, one.counter) for one in found if one.device == device.device and one.reading]
-        for gap in gaps:
-            first, last = place(gap["from"]), place(gap["to"])
+        ends = [(place(gap["from"]), place(gap["to"])) for gap in gaps]
+        for first, last in ends:
             assert first <= last
             assert first not in places and last not in places
+        # Where readings are missing, a gap tells of it.
+        neighbours = [(before, after) for before, after in itertools.pairwise(zip(here, places)) if after[0] > before[0] + 1]
+        assert neighbours, "nothing is missing in between"
+        for (_, before), (_, after) in neighbours:
+            assert [1 for first, last in ends if first < after and last > before], (before, after)
 
 
 def place(end):

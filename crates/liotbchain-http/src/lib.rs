@@ -13,6 +13,7 @@ mod error;
 mod guard;
 pub mod json_keys;
 pub mod json_text;
+mod parameters;
 mod problem;
 mod serve;
 
@@ -22,5 +23,6 @@ pub use body::{JsonBody, is_json, media_type, read_body};
 pub use encoding::ContentEncoding;
 pub use error::{ApiError, ErrorBody, ItemError};
 pub use guard::{Edge, Token, guard};
+pub use parameters::{Parameters, bad_query};
 pub use problem::{Problem, problems_below};
 pub use serve::{Limits, serve};

@@ -15,7 +15,7 @@ mod answer;
 mod backoff;
 mod batch;
 pub(crate) mod clock;
-mod link;
+pub(crate) mod link;
 mod outage;
 mod receiver;
 mod rota;

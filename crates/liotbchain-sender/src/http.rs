@@ -4,7 +4,6 @@ mod health;
 mod job;
 mod logs;
 mod metrics;
-mod query;
 mod readings;
 mod set_aside;
 mod status;

@@ -13,7 +13,6 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod keys;
 mod page;
-pub(crate) mod parameters;
 pub(crate) mod status;
 pub(crate) mod submission;
 pub(crate) mod transactions;

@@ -107,14 +107,16 @@ fn not_writable(path: &Path, error: &io::Error) -> Failure {
         .with_hint("set DATA_DIR to a folder that this user may write to, and that is not full")
 }
 
+/// Makes a folder, with those above it, for its owner alone.
 #[cfg(unix)]
-fn make_private(path: &Path) -> io::Result<()> {
+pub fn make_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes a folder, with those above it.
 #[cfg(not(unix))]
-fn make_private(path: &Path) -> io::Result<()> {
+pub fn make_private(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 

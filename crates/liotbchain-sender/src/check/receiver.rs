@@ -1,6 +1,6 @@
 //! A receiver: whether it is there, takes the token, and what time it has.
 
-use std::{error::Error, time::SystemTime};
+use std::time::SystemTime;
 
 use reqwest::{
     StatusCode, Url,
@@ -9,7 +9,7 @@ use reqwest::{
 use serde::Deserialize;
 
 use super::{Finding, Verdict, client};
-use crate::forward::{Protocol, Receiver, clock};
+use crate::forward::{Protocol, Receiver, clock, link::root_cause};
 
 /// Posts a list without readings, which stores nothing and is refused for being empty only to who may post.
 pub(super) async fn receiver(receiver: &Receiver, protocol: Protocol) -> Vec<Finding> {
@@ -113,15 +113,6 @@ async fn read_code(mut answer: reqwest::Response) -> Option<String> {
     }
     let Refusal { code } = serde_json::from_slice(&body).ok()?;
     Some(code.chars().filter(|letter| !letter.is_control()).take(100).collect())
-}
-
-/// Returns the innermost error, which says what the system said.
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

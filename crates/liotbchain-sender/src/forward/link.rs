@@ -234,7 +234,7 @@ fn offers_zstd(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the innermost error, which says what the system said.
-fn root_cause(error: &dyn Error) -> String {
+pub(crate) fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

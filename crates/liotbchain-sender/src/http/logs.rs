@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use liotbchain_core::{BlockHash, Height, TransactionId};
-use liotbchain_http::{ApiError, ErrorBody};
+use liotbchain_http::{ApiError, ErrorBody, Parameters, bad_query};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{
@@ -29,10 +29,7 @@ use tokio::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    Shared,
-    query::{Parameters, bad_query},
-};
+use super::Shared;
 use crate::{
     journal::{Fate, Outcome},
     reading::DeviceName,

@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use liotbchain_core::TransactionId;
 use liotbchain_http::{
-    ApiError, ContentEncoding, ErrorBody, ItemError, Limits, is_json, media_type, read_body,
+    ApiError, ContentEncoding, ErrorBody, ItemError, Limits, Parameters, is_json, media_type, read_body,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -23,7 +23,6 @@ use tokio::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::query::Parameters;
 use crate::{
     gateway::Gateway,
     intake::{self, Form, IntakeError, READINGS_MAX},

@@ -2,11 +2,10 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use liotbchain_http::{ApiError, ErrorBody};
+use liotbchain_http::{ApiError, ErrorBody, Parameters, bad_query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::query::{Parameters, bad_query};
 use crate::{outbox::Record, sender::Sender};
 
 /// Records that are shown at most: with the longest texts they take 7 MB.

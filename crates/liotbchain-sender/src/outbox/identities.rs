@@ -90,8 +90,14 @@ impl Identities {
         Self { kept_max, numbers: HashMap::new(), first: 0, next: 0 }
     }
 
-    /// Reads what the file has beyond what is known.
+    /// Reads what the file has, unless it is what is known: while a disk is full the file is opened again and again.
     pub(super) fn refresh(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        // Numbers only grow, and go from below. What a file that was saved lacks in between is looked up in vain.
+        let ends = "SELECT (SELECT min(number) FROM identities), (SELECT max(number) + 1 FROM identities)";
+        let found = connection.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if found == (Some(self.first), Some(self.next)) && !self.numbers.is_empty() {
+            return Ok(());
+        }
         self.numbers.clear();
         let mut read = connection.prepare("SELECT number, identity FROM identities ORDER BY number")?;
         let mut rows = read.query([])?;

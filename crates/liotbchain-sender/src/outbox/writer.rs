@@ -350,12 +350,10 @@ impl Writer {
         if !self.path.exists() {
             return Err(OutboxError::Disk(format!("{} is gone: restart the sender", self.path.display())));
         }
-        let (mut file, salvaged) = salvage::open_or_salvage(&self.path, self.desk.key(), self.suspicion)?;
+        let (mut file, _) = salvage::open_or_salvage(&self.path, self.desk.key(), self.suspicion)?;
         self.is_salvaged |= self.suspicion == Suspicion::Certain;
         self.suspicion = Suspicion::None;
-        let refreshed = self.desk.refresh(&mut file);
-        drop(salvaged);
-        refreshed.map_err(|error| OutboxError::Disk(error.to_string()))?;
+        self.desk.refresh(&mut file).map_err(|error| OutboxError::Disk(error.to_string()))?;
         Ok(file)
     }
 
@@ -368,16 +366,19 @@ impl Writer {
     /// Makes room on a full disk by beginning with a new file. The old one goes, and with it by what readings that come
     /// again are known.
     fn begin_anew(&mut self) -> Result<(), OutboxError> {
-        // There may be room again; and the file itself has to say that nothing else is in it.
-        let is_full = self.with_file(Desk::delete_settled).is_err() && self.is_disk_full;
-        if !is_full {
-            return Ok(());
-        }
-        let is_empty =
-            self.with_file(|desk, file| Ok(file.is_current() && desk.is_all_delivered(&file.rows)?))?;
-        self.is_disk_full = true;
-        if !is_empty {
-            return Ok(());
+        // Where the file is gone, an earlier attempt removed it and could not make the new one.
+        if self.path.exists() {
+            // There may be room again; and the file itself has to say that nothing else is in it.
+            let is_full = self.with_file(Desk::delete_settled).is_err() && self.is_disk_full;
+            if !is_full {
+                return Ok(());
+            }
+            let is_empty =
+                self.with_file(|desk, file| Ok(file.is_current() && desk.is_all_delivered(&file.rows)?))?;
+            self.is_disk_full = true;
+            if !is_empty {
+                return Ok(());
+            }
         }
         self.file = None;
         let disk = |error: io::Error| OutboxError::Disk(format!("{}: {error}", self.path.display()));

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use liotbchain_core::{BlockHash, Height, codec};
-use liotbchain_http::{ApiError, Problem};
+use liotbchain_http::{ApiError, Parameters, Problem, bad_query};
 use liotbchain_store::StoredBlock;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -18,7 +18,6 @@ use super::{
     conditional::{IMMUTABLE, REVALIDATE, Validator},
     cursor::{Cursor, Order},
     page::{self, Page, PageError, Walk},
-    parameters::{Parameters, bad_query},
 };
 use crate::{error::ServerError, state::Shared};
 
@@ -107,10 +106,10 @@ pub(crate) async fn list_blocks(
 ) -> Result<Response, ServerError> {
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(bad_query(&format!("limit is {limit}: expected 1 to {LIMIT_MAX}")));
+        return Err(bad_query(&format!("limit is {limit}: expected 1 to {LIMIT_MAX}")).into());
     }
     if query.cursor.is_some() && (query.from.is_some() || query.order.is_some()) {
-        return Err(bad_query("a cursor goes without `from` and `order`: it knows both"));
+        return Err(bad_query("a cursor goes without `from` and `order`: it knows both").into());
     }
     let cursor = query.cursor.as_deref().map(Cursor::decode).transpose();
     let cursor = cursor.map_err(|error| refuse(StatusCode::BAD_REQUEST, "bad_cursor", error.to_string()))?;

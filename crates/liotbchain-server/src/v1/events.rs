@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use liotbchain_core::{BlockHash, Header, Height, TimestampMs, codec::decode_header_bytes};
-use liotbchain_http::{ApiError, Problem};
+use liotbchain_http::{ApiError, Parameters, Problem};
 use liotbchain_node::LedgerStatus;
 use liotbchain_store::{Store, StoreError, StoredBlock};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,6 @@ use tokio::{
 use utoipa::{IntoParams, ToSchema};
 
 use self::recent::{Above, Recent};
-use super::parameters::Parameters;
 use crate::{error::ServerError, state::Shared};
 
 /// Most clients, whatever the number of connections.

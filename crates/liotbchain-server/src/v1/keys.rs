@@ -9,15 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use liotbchain_core::{KeyId, PublicKey};
-use liotbchain_http::{ApiError, Problem};
+use liotbchain_http::{ApiError, Parameters, Problem, bad_query};
 use liotbchain_store::KnownKey;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    conditional::REVALIDATE,
-    parameters::{Parameters, bad_query},
-};
+use super::conditional::REVALIDATE;
 use crate::{error::ServerError, openapi::example_key_id, state::Shared};
 
 /// Keys of a page, unless the client says how many.
@@ -104,7 +101,7 @@ pub(crate) async fn list_keys(
 ) -> Result<Response, ServerError> {
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(bad_query(&format!("limit is {limit}: expected 1 to {LIMIT_MAX}")));
+        return Err(bad_query(&format!("limit is {limit}: expected 1 to {LIMIT_MAX}")).into());
     }
     let after = query.cursor.as_deref().map(str::parse::<KeyId>).transpose().map_err(|_| {
         let message = "the cursor is none that this server gave: start anew without it";

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use liotbchain_core::{
     BlockHash, Content, Height, KeyId, TimestampMs, Transaction, TransactionId, hash::ContentHash,
 };
-use liotbchain_http::{ApiError, ContentEncoding, Problem, is_json, media_type, read_body};
+use liotbchain_http::{
+    ApiError, ContentEncoding, Parameters, Problem, bad_query, is_json, media_type, read_body,
+};
 use liotbchain_store::{NewTransaction, StoredTransaction};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,7 +28,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     conditional::{REVALIDATE, Validator},
-    parameters::Parameters,
     submission::{Form, Submission},
 };
 use crate::{
@@ -85,9 +86,7 @@ impl WaitQuery {
             Some(seconds) if seconds >= 0.0 => {
                 Ok(Duration::try_from_secs_f64(seconds).map_or(longest, |wait| wait.min(longest)))
             }
-            Some(seconds) => {
-                Err(super::parameters::bad_query(&format!("wait is {seconds}: expected seconds from 0 up")))
-            }
+            Some(seconds) => Err(bad_query(&format!("wait is {seconds}: expected seconds from 0 up")).into()),
         }
     }
 }

@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use liotbchain_sender::SigningKey;
 
 use crate::Failure;
+use crate::data_dir::make_private;
 
 /// Name of the secret's file in `DATA_DIR`.
 pub const SECRET_FILE: &str = "device_secret";
@@ -109,17 +110,6 @@ fn write(data_dir: &Path, unfinished: &PathBuf, path: &Path, secret: &[u8]) -> i
 fn not_writable(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("{} cannot be written: {error}", path.display()))
         .with_hint("set DATA_DIR to a folder that this user may write to")
-}
-
-#[cfg(unix)]
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-#[cfg(not(unix))]
-fn make_private(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,11 @@ use std::collections::HashMap;
 use proptest::{prelude::*, test_runner::Config};
 
 use super::*;
+use crate::outbox::{
+    desk::{Desk, Put},
+    file::QueueFile,
+    on_the_way::Run,
+};
 
 #[tokio::test]
 async fn clock_that_goes_back_changes_no_order() {
@@ -213,4 +218,25 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(run(steps));
     }
+}
+
+/// A commit whose outcome was not known may have deleted what was acknowledged.
+#[test]
+fn what_is_no_longer_there_is_not_deleted_again() {
+    let folder = TempDir::new().unwrap();
+    let mut file = QueueFile::open(&folder.path().join(OUTBOX_FILE), false).unwrap();
+    let mut desk = Desk::new(new_key(), LIMITS);
+    desk.begin(&mut file).unwrap();
+    let put = Put { readings: readings("a", 0..4), received_ms: START_MS };
+    desk.put(&mut file, vec![put]).unwrap().remove(0).unwrap();
+    let taken = desk.take(&mut file, 2, usize::MAX).unwrap();
+    desk.acknowledge(&slots(&taken));
+    file.rows.delete(&[Run { first: taken[0].slot, last: taken[1].slot }]).unwrap();
+    file.rows.subtract_waiting([(&taken[0].device, 2)]).unwrap();
+
+    desk.refresh(&mut file).unwrap();
+    assert_eq!((desk.deletions(), desk.status.waiting), (0, 2));
+    desk.delete_settled(&mut file).unwrap();
+    assert_eq!(file.rows.waiting().unwrap(), 2, "subtracted twice");
+    assert_eq!(desk.take(&mut file, 10, usize::MAX).unwrap().len(), 2);
 }

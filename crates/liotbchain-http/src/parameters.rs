@@ -4,11 +4,13 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{StatusCode, request::Parts},
 };
-use liotbchain_http::ApiError;
 use serde::de::DeserializeOwned;
 
+use crate::ApiError;
+
 /// The parameters that stand behind the `?`.
-pub(super) struct Parameters<T>(pub(super) T);
+#[derive(Debug)]
+pub struct Parameters<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
     type Rejection = ApiError;
@@ -21,8 +23,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// Refuses a query.
-pub(super) fn bad_query(what: &str) -> ApiError {
+/// Refuses a query, of which this is wrong.
+pub fn bad_query(what: &str) -> ApiError {
     let message = format!("{what}; /apidocs/ shows the parameters of this route");
     ApiError::refusal(StatusCode::BAD_REQUEST, "bad_query", message)
 }
