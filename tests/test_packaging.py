@@ -223,7 +223,14 @@ def test_an_upgrade_keeps_changed_settings_and_takes_new_ones(folder, next_packa
     changed = settings.read_text() + "DIFFICULTY=3\n"
     settings.write_text(changed)
     owner = folder.owner("etc/liotbchain/receiver.env")
+    # An editor that writes a new file and renames it puts one in the place of the link.
+    link = folder / "etc/liotbchain/sender/.env"
+    assert link.is_symlink()
+    link.unlink()
+    link.write_text("API_TOKEN=of-somebody\n")
     folder.dpkg("--install", next_package)
+    assert link.read_text() == "API_TOKEN=of-somebody\n"
+    assert (folder / "etc/liotbchain/receiver/.env").is_symlink()
     assert settings.read_text() == changed
     assert folder.owner("etc/liotbchain/receiver.env") == owner
     assert "# The next version." in (folder / "etc/liotbchain/sender.env").read_text()
