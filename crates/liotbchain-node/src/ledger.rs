@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     now_ms,
     pending_count::PendingCount,
-    seal::{self, Fill, Sealer},
+    seal::{self, Sealer},
     waiting::{Outcome, Wait, Waiting, lock},
 };
 
@@ -106,7 +106,7 @@ pub enum LedgerError {
     #[error("the ledger is shutting down")]
     Closed,
     /// Another receiver on the same store seals.
-    #[error("another receiver on the same store has the right to seal")]
+    #[error("another program on the same store has the right to seal")]
     SealedElsewhere,
     /// The difficulty asked for is below the chain's least.
     #[error("difficulty {asked} is below {least}, the least that this chain's genesis block allows")]
@@ -566,8 +566,8 @@ async fn admit(
             batch.push(admission);
         }
         batch.retain(|admission| !admission.reply.is_closed());
-        let batch = seal_directly(&shared, &sealer, batch).await;
-        admit_batch(&shared, batch).await;
+        let batch = seal_directly(&sealer, batch).await;
+        admit_batch(&shared, &sealer, batch).await;
         if shared.is_stopping() {
             return;
         }
@@ -575,15 +575,11 @@ async fn admit(
 }
 
 /// Has the first lists sealed as they come, where that is possible, and returns those that go the long way.
-async fn seal_directly(
-    shared: &Shared,
-    sealer: &tokio::sync::Mutex<Sealer>,
-    mut batch: Vec<Admission>,
-) -> Vec<Admission> {
+async fn seal_directly(sealer: &tokio::sync::Mutex<Sealer>, mut batch: Vec<Admission>) -> Vec<Admission> {
     // Held by a round, there is something to seal already.
     let Ok(mut sealer) = sealer.try_lock() else { return batch };
     let lists = batch.iter().map(|admission| &admission.transactions[..]);
-    let Some(fill) = Fill::choose(&shared.config, lists) else { return batch };
+    let Some(fill) = sealer.fill(lists) else { return batch };
     let Some(places) = sealer.seal_directly(&fill).await else { return batch };
     drop(sealer);
     let rest = batch.split_off(fill.lists);
@@ -596,7 +592,7 @@ async fn seal_directly(
     rest
 }
 
-async fn admit_batch(shared: &Shared, mut batch: Vec<Admission>) {
+async fn admit_batch(shared: &Shared, sealer: &tokio::sync::Mutex<Sealer>, mut batch: Vec<Admission>) {
     let transactions: Vec<Vec<_>> = batch.iter_mut().map(|it| std::mem::take(&mut it.transactions)).collect();
     // Before the commit, so that no outcome is missed.
     let waits: Vec<_> = transactions
@@ -626,7 +622,17 @@ async fn admit_batch(shared: &Shared, mut batch: Vec<Admission>) {
     let not_pending = transactions.iter().enumerate().filter(|(place, _)| !is_pending(*place));
     lock(&shared.verified).remove_all(not_pending.map(|(_, transaction)| transaction.statement.id()));
     match admitted {
-        Ok((statuses, _)) => {
+        Ok((statuses, new)) => {
+            // Held by a round, it looks itself, or finds that it has not seen these.
+            if let Ok(mut sealer) = sealer.try_lock() {
+                let pending: Vec<_> = transactions
+                    .iter()
+                    .zip(&statuses)
+                    .filter(|(_, status)| **status == Status::Pending)
+                    .map(|(transaction, _)| transaction.statement.id())
+                    .collect();
+                sealer.admitted(new, &pending);
+            }
             let mut statuses = statuses.into_iter();
             for ((admission, length), wait) in batch.into_iter().zip(lengths).zip(waits) {
                 wait.admitted(&shared.waiting);
@@ -641,7 +647,10 @@ async fn admit_batch(shared: &Shared, mut batch: Vec<Admission>) {
         }
         Err(error) => {
             tracing::error!(%error, transactions = transactions.len(), "transactions were not admitted");
-            let reason = error.to_string();
+            let reason = match error {
+                StoreError::Unavailable(reason) => reason,
+                error => error.to_string(),
+            };
             for admission in batch {
                 let _ = admission.reply.send(Err(StoreError::Unavailable(reason.clone()).into()));
             }

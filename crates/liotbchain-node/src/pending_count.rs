@@ -53,12 +53,14 @@ impl PendingCount {
         steps.is_multiple_of(2).then_some(Moment(steps))
     }
 
-    /// Puts the count right by a look that began at a moment; does nothing where an admission began since.
-    pub(crate) fn correct(&self, since: Option<Moment>, count: usize) {
+    /// Puts the count right by a look that began at a moment; does nothing, and says so, where an admission began since.
+    pub(crate) fn correct(&self, since: Option<Moment>, count: usize) -> bool {
         let mut state = lock(&self.0);
-        if since.is_some_and(|moment| moment.0 == state.steps) {
+        let is_current = since.is_some_and(|moment| moment.0 == state.steps);
+        if is_current {
             state.count = count as i64;
         }
+        is_current
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
     fn a_look_puts_right_what_others_changed() {
         let pending = PendingCount::new(7);
         let moment = pending.moment();
-        pending.correct(moment, 3);
+        assert!(pending.correct(moment, 3));
         assert_eq!(pending.get(), 3);
     }
 
@@ -81,8 +83,8 @@ mod tests {
         pending.begin_admission();
         let during = pending.moment();
         assert_eq!(pending.end_admission(2), (0, 2));
-        pending.correct(before, 0);
-        pending.correct(during, 0);
+        assert!(!pending.correct(before, 0));
+        assert!(!pending.correct(during, 0));
         assert_eq!(pending.get(), 2);
     }
 

@@ -18,7 +18,6 @@ use tokio::{
     time,
 };
 
-pub(crate) use direct::Fill;
 use gathering::{Gathering, MiningEnd, blocks_within};
 
 use crate::{
@@ -63,8 +62,8 @@ pub(crate) struct Sealer {
     branch: Option<Branch>,
     /// How many transactions of a key that branch holds, for keys that signed lately.
     sequences: HashMap<KeyId, u64>,
-    /// The last round left nothing pending.
-    is_nothing_left: bool,
+    /// What the last round left pending and what was admitted since, in that order; none where that is not known.
+    left: Option<Vec<VerifiedStatement>>,
     /// Another receiver had the right at the last round; since when what is pending is counted.
     elsewhere: Option<Instant>,
     /// Pending transactions whose rows no longer verify. They are left alone, so that they hold nothing up.
@@ -73,6 +72,15 @@ pub(crate) struct Sealer {
     failed_timestamp_ms: Option<TimestampMs>,
     /// Somebody asked for a block that need not be full, and no round has made it yet.
     is_partial_asked: bool,
+}
+
+/// Which of the transactions that wait some blocks hold.
+#[derive(Clone, Copy)]
+enum FromQueue {
+    /// The first so many.
+    First(usize),
+    /// All, which are so many, and others behind them.
+    All(u32),
 }
 
 /// How a round ended.
@@ -208,7 +216,7 @@ impl Sealer {
             right: None,
             branch,
             sequences: HashMap::new(),
-            is_nothing_left: false,
+            left: None,
             elsewhere: None,
             damaged: HashSet::new(),
             failed_timestamp_ms: None,
@@ -219,7 +227,7 @@ impl Sealer {
     /// Drops what is known of the store.
     fn forget(&mut self) {
         self.right = None;
-        self.is_nothing_left = false;
+        self.left = None;
         self.set_branch(None);
     }
 
@@ -251,7 +259,7 @@ impl Sealer {
     async fn round(&mut self) -> Result<Round, StoreError> {
         let shared = Arc::clone(&self.shared);
         let per_block = shared.config.transactions_per_block as usize;
-        self.is_nothing_left = false;
+        self.left = None;
         if let Some(counted) = self.elsewhere {
             // Without a look at what is pending, which may be long: it is the other's to seal.
             if !self.hold_right().await? {
@@ -294,9 +302,8 @@ impl Sealer {
             self.is_partial_asked &= !is_all;
             leave();
             self.resolve_known().await?;
-            self.is_nothing_left = is_all && left.is_empty();
-            if is_all {
-                shared.pending.correct(moment, left.len());
+            if is_all && shared.pending.correct(moment, left.len()) {
+                self.left = self.known(left.iter().map(|it| it.id));
             }
             return Ok(Round::Done { due_in });
         }
@@ -385,6 +392,12 @@ impl Sealer {
         Ok(self.right.is_some())
     }
 
+    /// Returns statements that are in memory, none where one of them is not.
+    fn known(&self, ids: impl Iterator<Item = TransactionId>) -> Option<Vec<VerifiedStatement>> {
+        let verified = lock(&self.shared.verified);
+        ids.map(|id| verified.get(&id)).collect()
+    }
+
     /// Returns verified statements, from memory or from the store, and sets those aside that do not verify any more.
     async fn statements(&mut self, pending: &[Pending]) -> Result<Vec<VerifiedStatement>, StoreError> {
         let shared = &self.shared;
@@ -454,7 +467,7 @@ impl Sealer {
             (self.branch, self.sequences) = (Some(branch), sequences);
         } else {
             let were_pending = gathering.blocks.iter().map(|it| it.block.transactions().len()).sum();
-            self.commit(expected_tip, gathering, were_pending).await?;
+            self.commit(expected_tip, gathering, FromQueue::First(were_pending)).await?;
         }
         Ok(match end {
             MiningEnd::Gathered | MiningEnd::Cancelled => Round::More,
@@ -489,12 +502,12 @@ impl Sealer {
         }
     }
 
-    /// Stores mined blocks, of whose transactions so many were pending. False where another receiver was faster.
+    /// Stores mined blocks of these transactions. False where another receiver was faster.
     async fn commit(
         &mut self,
         expected_tip: BlockHash,
         gathering: Gathering,
-        were_pending: usize,
+        were_pending: FromQueue,
     ) -> Result<bool, StoreError> {
         if !self.hold_right().await? {
             return Ok(false);
@@ -504,8 +517,15 @@ impl Sealer {
         let (branch, sequences, blocks) = gathering.into_parts();
         let (checked, attempts): (Vec<_>, Vec<_>) =
             blocks.into_iter().map(|it| (it.block, it.attempts)).unzip();
-        match self.shared.store.commit(right, expected_tip, 0, &checked).await {
+        let store = &self.shared.store;
+        let committed = match were_pending {
+            FromQueue::All(pending) => store.commit_all(right, expected_tip, pending, &checked).await,
+            FromQueue::First(_) => store.commit(right, expected_tip, 0, &checked).await,
+        };
+        match committed {
             Ok(()) => {}
+            // Another receiver admitted something meanwhile, which comes first.
+            Err(StoreError::MorePending { .. }) => return Ok(false),
             Err(StoreError::RightLost) => {
                 self.right = None;
                 return Ok(false);
@@ -520,7 +540,10 @@ impl Sealer {
             }
             Err(error) => return Err(error),
         }
-        self.shared.pending.sealed(were_pending);
+        self.shared.pending.sealed(match were_pending {
+            FromQueue::First(count) => count,
+            FromQueue::All(count) => count as usize,
+        });
         // Before anybody is told, so that who asks then sees it.
         self.show(&branch);
         self.branch = Some(branch);

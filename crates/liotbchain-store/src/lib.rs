@@ -130,6 +130,20 @@ pub trait Store: Send + Sync {
         connect: &[CheckedBlock],
     ) -> Result<(), StoreError>;
 
+    /// Puts blocks on the best chain, as [`Store::commit`] does, that hold all that is pending: changes nothing where more
+    /// than `pending` transactions wait. So nothing is overtaken that another process admitted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit`], and [`StoreError::MorePending`].
+    async fn commit_all(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        pending: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError>;
+
     /// Returns blocks of the best chain from a height upwards: at least one if there is any, at most `limit`, and no
     /// more after transactions of `bytes` bytes were read, so that memory is bounded. All from one snapshot.
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError>;
@@ -272,6 +286,12 @@ pub enum StoreError {
     /// A transaction of the blocks to connect stands on the best chain already.
     #[error("a transaction of the blocks to connect stands on the chain already")]
     AlreadySealed,
+    /// More transactions wait than the caller knows of.
+    #[error("more than {expected} transactions wait")]
+    MorePending {
+        /// How many the caller knows of.
+        expected: u32,
+    },
     /// A chain is kept already.
     #[error("the store holds a chain already")]
     AlreadyCreated,

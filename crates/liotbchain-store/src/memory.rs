@@ -125,6 +125,38 @@ impl State {
         self.transactions.insert(id, Row { arrival, received_ms, statement, place });
     }
 
+    /// Moves the best chain.
+    fn commit(
+        &mut self,
+        right: &Right,
+        expected_tip: BlockHash,
+        disconnect: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
+        if !self.right.is_of(right) || self.right.is_expired() {
+            return Err(StoreError::RightLost);
+        }
+        let Some(branch) = self.branch.as_ref().filter(|branch| branch.tip() == expected_tip) else {
+            let got = self.branch.as_ref().map_or(BlockHash::ZERO, Branch::tip);
+            return Err(StoreError::TipMoved { expected: expected_tip, got });
+        };
+        let (height, rules) = (branch.height(), branch.rules().clone());
+        if disconnect > height {
+            return Err(StoreError::Config {
+                problem: format!("{disconnect} blocks cannot be taken off a chain of height {height}"),
+                cure: "the genesis block stays: a chain from another one belongs in a store of its own"
+                    .to_owned(),
+            });
+        }
+        self.check_connect(self.blocks.len() - disconnect as usize, connect)?;
+        (0..disconnect).for_each(|_| self.disconnect());
+        if disconnect > 0 {
+            self.reload_branch()?;
+        }
+        connect.iter().for_each(|block| self.connect(block, &rules));
+        Ok(())
+    }
+
     /// Checks all that could fail, so that what follows changes everything or nothing.
     fn check_connect(&self, keep: usize, connect: &[CheckedBlock]) -> Result<(), StoreError> {
         let mut tip = keep.checked_sub(1).map_or(BlockHash::ZERO, |height| self.blocks[height].hash);
@@ -391,29 +423,21 @@ impl Store for MemoryStore {
         disconnect: u32,
         connect: &[CheckedBlock],
     ) -> Result<(), StoreError> {
+        self.state().commit(right, expected_tip, disconnect, connect)
+    }
+
+    async fn commit_all(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        pending: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
         let mut state = self.state();
-        if !state.right.is_of(right) || state.right.is_expired() {
-            return Err(StoreError::RightLost);
+        if state.pending.len() > pending as usize {
+            return Err(StoreError::MorePending { expected: pending });
         }
-        let Some(branch) = state.branch.as_ref().filter(|branch| branch.tip() == expected_tip) else {
-            let got = state.branch.as_ref().map_or(BlockHash::ZERO, Branch::tip);
-            return Err(StoreError::TipMoved { expected: expected_tip, got });
-        };
-        let (height, rules) = (branch.height(), branch.rules().clone());
-        if disconnect > height {
-            return Err(StoreError::Config {
-                problem: format!("{disconnect} blocks cannot be taken off a chain of height {height}"),
-                cure: "the genesis block stays: a chain from another one belongs in a store of its own"
-                    .to_owned(),
-            });
-        }
-        state.check_connect(state.blocks.len() - disconnect as usize, connect)?;
-        (0..disconnect).for_each(|_| state.disconnect());
-        if disconnect > 0 {
-            state.reload_branch()?;
-        }
-        connect.iter().for_each(|block| state.connect(block, &rules));
-        Ok(())
+        state.commit(right, expected_tip, 0, connect)
     }
 
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {

@@ -44,6 +44,7 @@ use tokio_postgres::Row;
 
 use self::{
     address::Address,
+    advance::Advance,
     channel::Channel,
     connector::Connector,
     fault::Failure,
@@ -185,6 +186,36 @@ fn status(row: &Row) -> Result<Status, StoreError> {
         position: row::number(row, "position")?,
         block_hash: row::block_hash(row)?,
     }))
+}
+
+impl PostgresStore {
+    /// Moves the best chain, again where another transaction was in the way.
+    async fn advance(&self, advance: &Advance<'_>) -> Result<(), StoreError> {
+        let until = deadline(self.timeout);
+        let mut attempt = 1;
+        loop {
+            let session = Session::open(&self.pool, until).await?;
+            session.settle().await?;
+            session.begin().await?;
+            match advance::advance(&session, advance).await {
+                Ok(()) => {
+                    let committed = session.commit().await;
+                    if advance.disconnect > 0 {
+                        self.front.forget();
+                    }
+                    committed?;
+                    self.channel.announce();
+                    return Ok(());
+                }
+                Err(Failure::Fault(fault)) if attempt < ATTEMPTS_MAX && fault.is_conflict() => attempt += 1,
+                Err(Failure::Fault(fault)) => return Err(fault.into()),
+                Err(Failure::Refused(error)) => {
+                    session.roll_back().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -369,30 +400,17 @@ impl Store for PostgresStore {
         disconnect: u32,
         connect: &[CheckedBlock],
     ) -> Result<(), StoreError> {
-        let until = deadline(self.timeout);
-        let mut attempt = 1;
-        loop {
-            let session = Session::open(&self.pool, until).await?;
-            session.settle().await?;
-            session.begin().await?;
-            match advance::advance(&session, right, expected_tip, disconnect, connect).await {
-                Ok(()) => {
-                    let committed = session.commit().await;
-                    if disconnect > 0 {
-                        self.front.forget();
-                    }
-                    committed?;
-                    self.channel.announce();
-                    return Ok(());
-                }
-                Err(Failure::Fault(fault)) if attempt < ATTEMPTS_MAX && fault.is_conflict() => attempt += 1,
-                Err(Failure::Fault(fault)) => return Err(fault.into()),
-                Err(Failure::Refused(error)) => {
-                    session.roll_back().await;
-                    return Err(error);
-                }
-            }
-        }
+        self.advance(&Advance { right, pending: None, expected_tip, disconnect, connect }).await
+    }
+
+    async fn commit_all(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        pending: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
+        self.advance(&Advance { right, pending: Some(pending), expected_tip, disconnect: 0, connect }).await
     }
 
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {

@@ -181,6 +181,23 @@ impl Store for SqliteStore {
         self.writer.transact(work).await
     }
 
+    async fn commit_all(
+        &self,
+        right: &Right,
+        expected_tip: BlockHash,
+        pending: u32,
+        connect: &[CheckedBlock],
+    ) -> Result<(), StoreError> {
+        let (right, connect) = (right.clone(), connect.to_vec());
+        let work = move |connection: &_| {
+            if rows::pending_count(connection, u64::from(pending) + 1)? > u64::from(pending) {
+                return Err(StoreError::MorePending { expected: pending });
+            }
+            best_chain::commit(connection, &right, expected_tip, 0, &connect)
+        };
+        self.writer.transact(work).await
+    }
+
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {
         self.readers.read(move |connection| rows::blocks(connection, from, limit, bytes)).await
     }

@@ -1,5 +1,5 @@
-//! Seals lists as they come: where nothing waits and mining is short, lists that fill blocks are admitted and sealed in
-//! one commit, instead of one commit that makes them durable and another that gives them their place.
+//! Seals lists as they come: where mining is short, lists that fill blocks, with what waits before them, are admitted and
+//! sealed in one commit, instead of one commit that makes them durable and another that gives them their place.
 //!
 //! This is a shorter way to the same end. Whatever stands in it (another receiver seals, a transaction is known already,
 //! mining gives up, the store fails) sends the lists the long way, where each case has its answer.
@@ -13,18 +13,23 @@ use liotbchain_core::{PublicKey, TransactionId, VerifiedStatement};
 use liotbchain_store::{NewTransaction, Place, StoreError};
 
 use super::{
-    Sealer,
+    FromQueue, Sealer,
     gathering::{Gathering, MinedBlock, MiningEnd, blocks_within},
 };
 use crate::ledger::LedgerConfig;
 
 /// Attempts that mining may take on average to be short: some milliseconds on a small device.
 const SHORT_ATTEMPTS: f64 = 32_768.0;
+/// Transactions that may wait before lists that are sealed as they come: the thread that admits has them in its hands.
+const WAITING_MAX: usize = 4_096;
 
-/// The first lists of a batch that together fill blocks, with no transaction left over.
+/// The first lists of a batch that together fill blocks, with what waits before them, and no transaction left over.
 pub(crate) struct Fill {
     /// How many lists.
     pub(crate) lists: usize,
+    /// How many transactions wait before them.
+    waiting: u32,
+    /// Those first.
     statements: Vec<VerifiedStatement>,
     keys: Vec<PublicKey>,
     /// For each transaction of the lists, its place among the statements, which are distinct.
@@ -33,14 +38,22 @@ pub(crate) struct Fill {
 
 impl Fill {
     /// Chooses as many lists as fill blocks that are mined in a short time.
-    pub(crate) fn choose<'a>(
+    fn choose<'a>(
         config: &LedgerConfig,
+        waiting: &[VerifiedStatement],
         lists: impl Iterator<Item = &'a [NewTransaction]>,
     ) -> Option<Self> {
         let per_block = config.transactions_per_block as usize;
         let most = blocks_within(SHORT_ATTEMPTS, config).saturating_mul(per_block);
-        let mut known: HashMap<TransactionId, usize> = HashMap::new();
-        let mut all = Self { lists: 0, statements: Vec::new(), keys: Vec::new(), order: Vec::new() };
+        let mut known: HashMap<TransactionId, usize> =
+            waiting.iter().map(VerifiedStatement::id).zip(0..).collect();
+        let mut all = Self {
+            lists: 0,
+            waiting: waiting.len() as u32,
+            statements: waiting.to_vec(),
+            keys: Vec::new(),
+            order: Vec::new(),
+        };
         let mut filled = (0, 0, 0);
         for (number, list) in (1..).zip(lists) {
             if known.len() + list.len() > most {
@@ -78,15 +91,39 @@ impl Fill {
 }
 
 impl Sealer {
+    /// Returns the first lists that can be sealed as they come, where there are any.
+    pub(crate) fn fill<'a>(&self, lists: impl Iterator<Item = &'a [NewTransaction]>) -> Option<Fill> {
+        let left = self.left.as_ref()?;
+        // Another number waits where a look was overtaken by an admission.
+        let is_all = left.len() as u64 == self.shared.pending.get();
+        if is_all { Fill::choose(&self.shared.config, left, lists) } else { None }
+    }
+
+    /// Remembers what was admitted behind all that waits: these, of which so many were new.
+    ///
+    /// Only what is in memory in any case is remembered; else, and where some are not new, what waits is no longer known.
+    pub(crate) fn admitted(&mut self, new: u64, pending: &[TransactionId]) {
+        let Some(mut left) = self.left.take() else { return };
+        if pending.len() as u64 == new && left.len() + pending.len() <= WAITING_MAX {
+            self.left = self.known(pending.iter().copied()).map(|known| {
+                left.extend(known);
+                left
+            });
+        }
+    }
+
     /// Admits and seals lists in one commit, and returns the place of each of their transactions. None where they must
     /// go the long way.
     pub(crate) async fn seal_directly(&mut self, fill: &Fill) -> Option<Vec<Place>> {
-        let is_open = self.is_nothing_left && self.shared.pending.get() == 0;
-        if !is_open {
-            return None;
-        }
         match self.try_directly(fill).await {
-            Ok(places) => places,
+            Ok(Some(places)) => {
+                self.left = Some(Vec::new());
+                Some(places)
+            }
+            Ok(None) => {
+                self.left = None;
+                None
+            }
             Err(error) => {
                 tracing::debug!(%error, "lists were not sealed as they came");
                 self.forget();
@@ -102,8 +139,8 @@ impl Sealer {
         }
         if self.branch.is_none() {
             self.set_branch(store.branch().await?);
-            // Others may have admitted while they held the right, or nobody did.
-            if store.pending_count(1).await? > 0 {
+            // Others may have admitted and sealed while they held the right, or nobody did.
+            if fill.waiting > 0 || store.pending_count(1).await? > 0 {
                 return Ok(None);
             }
         }
@@ -120,7 +157,7 @@ impl Sealer {
             return Ok(None);
         }
         let places = places(&gathering, &fill.order);
-        Ok(self.commit(expected_tip, gathering, 0).await?.then_some(places))
+        Ok(self.commit(expected_tip, gathering, FromQueue::All(fill.waiting)).await?.then_some(places))
     }
 }
 
@@ -167,22 +204,28 @@ mod tests {
 
     /// How many lists are chosen, and how many transactions they hold.
     fn chosen(lists: &[Vec<NewTransaction>]) -> Option<(usize, usize)> {
-        let fill = Fill::choose(&config("a"), lists.iter().map(Vec::as_slice))?;
+        chosen_behind(&[], lists)
+    }
+
+    fn chosen_behind(waiting: &[NewTransaction], lists: &[Vec<NewTransaction>]) -> Option<(usize, usize)> {
+        let waiting: Vec<_> = waiting.iter().map(|it| it.statement.clone()).collect();
+        let fill = Fill::choose(&config("a"), &waiting, lists.iter().map(Vec::as_slice))?;
         Some((fill.lists, fill.order.len()))
     }
 
     /// A ledger whose first look found nothing.
     async fn open(store: &Arc<dyn Store>, holder: &str) -> Ledger {
         let ledger = Ledger::open(Arc::clone(store), config(holder)).await.unwrap();
-        while !ledger.sealer().lock().await.is_nothing_left {
+        while ledger.sealer().lock().await.left.is_none() {
             tokio::task::yield_now().await;
         }
         ledger
     }
 
     async fn seal(ledger: &Ledger, list: &[NewTransaction]) -> Option<Vec<(Height, u32)>> {
-        let fill = Fill::choose(ledger.config(), [list].into_iter()).unwrap();
-        let places = ledger.sealer().lock().await.seal_directly(&fill).await?;
+        let mut sealer = ledger.sealer().lock().await;
+        let fill = sealer.fill([list].into_iter())?;
+        let places = sealer.seal_directly(&fill).await?;
         Some(places.iter().map(|place| (place.height, place.position)).collect())
     }
 
@@ -207,7 +250,7 @@ mod tests {
     fn chooses_none_whose_mining_is_long() {
         let hard = LedgerConfig { difficulty: Difficulty::new(4).unwrap(), ..config("a") };
         assert_eq!(blocks_within(SHORT_ATTEMPTS, &hard), 0);
-        assert!(Fill::choose(&hard, [&list(0..2)[..]].into_iter()).is_none());
+        assert!(Fill::choose(&hard, &[], [&list(0..2)[..]].into_iter()).is_none());
         assert_eq!(blocks_within(SHORT_ATTEMPTS, &LedgerConfig::default()), 127);
     }
 
@@ -237,8 +280,65 @@ mod tests {
             statuses[..],
             [Status::Sealed(Place { height: 1, position: 1, .. }), Status::Pending]
         ));
-        // Now one waits, and nothing overtakes it.
+        // Not all of the list were new, so it is not known what waits, and nothing overtakes it.
         assert_eq!(seal(&ledger, &list(3..5)).await, None);
+    }
+
+    #[test]
+    fn what_waits_counts_as_the_beginning_of_a_block() {
+        assert_eq!(chosen_behind(&list(9..10), &[list(0..1), list(1..3)]), Some((2, 3)));
+        assert_eq!(chosen_behind(&list(9..10), &[list(0..2)]), None);
+        // What waits already needs no second place.
+        assert_eq!(chosen_behind(&list(0..1), &[list(0..2)]), Some((1, 2)));
+        assert_eq!(chosen_behind(&list(0..1), &[list(0..1)]), None);
+    }
+
+    #[tokio::test]
+    async fn seals_a_list_behind_what_waits() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        seal(&ledger, &list(8..10)).await.unwrap();
+        for (height, first) in [(2, 0), (3, 2)] {
+            let waiting = ledger.submit(list(first..first + 1), Duration::ZERO).await.unwrap();
+            assert_eq!(waiting.acknowledgements[0].status, Status::Pending);
+            // With the one that waits, so that its place shows.
+            let places = seal(&ledger, &list(first..first + 2)).await.unwrap();
+            assert_eq!(places, [(height, 0), (height, 1)]);
+            assert_eq!(ledger.status().pending, 0);
+            assert_eq!(store.pending_count(9).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn knows_no_longer_what_waits_once_another_has_sealed() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        seal(&ledger, &list(8..10)).await.unwrap();
+        ledger.submit(list(0..1), Duration::ZERO).await.unwrap();
+        let mut sealer = ledger.sealer().lock().await;
+        let fill = sealer.fill([&list(1..2)[..]].into_iter()).unwrap();
+        // Taken anew, as after a pause in which another receiver had it.
+        let (right, _) = sealer.right.take().unwrap();
+        store.release_right(&right).await.unwrap();
+        assert_eq!(sealer.seal_directly(&fill).await, None);
+        assert!(sealer.fill([&list(1..2)[..]].into_iter()).is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_another_receiver_admitted() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let (first, second) = (open(&store, "a").await, open(&store, "b").await);
+        seal(&first, &list(8..10)).await.unwrap();
+        second.submit(list(0..1), Duration::ZERO).await.unwrap();
+        assert_eq!(seal(&first, &list(1..3)).await, None);
+        assert_eq!(store.branch().await.unwrap().unwrap().height(), 1);
+        let submission = first.submit(list(1..3), Duration::from_secs(60)).await.unwrap();
+        let statuses: Vec<_> = submission.acknowledgements.iter().map(|it| it.status).collect();
+        // The block begins with what the other admitted.
+        assert!(matches!(
+            statuses[..],
+            [Status::Sealed(Place { height: 2, position: 1, .. }), Status::Pending]
+        ));
     }
 
     #[tokio::test]
@@ -247,12 +347,12 @@ mod tests {
         let ledger = open(&store, "a").await;
         // From here on it has the right to seal, and knows the tip.
         seal(&ledger, &list(3..5)).await.unwrap();
-        let fill = Fill::choose(ledger.config(), [&list(1..3)[..]].into_iter()).unwrap();
         // Held, so that no round looks, and the list goes the long way.
-        let mut sealer = ledger.sealer().lock().await;
+        let sealer = ledger.sealer().lock().await;
+        assert!(sealer.fill([&list(1..3)[..]].into_iter()).is_some());
         ledger.submit(list(0..1), Duration::ZERO).await.unwrap();
-        assert!(sealer.is_nothing_left);
-        assert_eq!(sealer.seal_directly(&fill).await, None);
+        assert!(sealer.left.as_ref().is_some_and(Vec::is_empty));
+        assert!(sealer.fill([&list(1..3)[..]].into_iter()).is_none());
     }
 
     #[tokio::test]

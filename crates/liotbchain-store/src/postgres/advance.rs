@@ -25,14 +25,45 @@ use crate::{Right, StoreError, StoredBlock};
 /// Payload sent in one statement. PostgreSQL takes no value above 1 GiB, and an array of payloads is one.
 const STATEMENT_BYTES_MAX: usize = 16 << 20;
 
-/// Locks the right to seal, and checks that it is held.
-async fn hold_right(session: &Session, right: &Right) -> Result<(), Failure> {
-    let sql = "SELECT holder = $1 AND epoch = $2 AND expires > clock_timestamp()
-               FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
-    let rows = session.query(sql, &[&right.holder, &right.epoch.cast_signed()]).await?;
-    match rows.first().and_then(|row| row.get(0)) {
-        Some(true) => Ok(()),
-        Some(false) | None => Err(StoreError::RightLost.into()),
+/// A move of the best chain.
+pub(super) struct Advance<'a> {
+    /// The right to make it.
+    pub(super) right: &'a Right,
+    /// How many transactions may be pending before it, where that is said.
+    pub(super) pending: Option<u32>,
+    /// The tip that the caller knows.
+    pub(super) expected_tip: BlockHash,
+    /// How many blocks are taken off.
+    pub(super) disconnect: u32,
+    /// What is put on.
+    pub(super) connect: &'a [CheckedBlock],
+}
+
+impl Advance<'_> {
+    /// Locks the right to seal, and checks that it is held, and that no more waits than the caller knows of.
+    async fn hold_right(&self, session: &Session) -> Result<(), Failure> {
+        let (holder, epoch) = (&self.right.holder, self.right.epoch.cast_signed());
+        let rows = match self.pending {
+            None => {
+                let sql = "SELECT holder = $1 AND epoch = $2 AND expires > clock_timestamp(), true
+                           FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
+                session.query(sql, &[holder, &epoch]).await?
+            }
+            Some(pending) => {
+                // In one statement, so that it costs no time on the way.
+                let sql = "SELECT holder = $1 AND epoch = $2 AND expires > clock_timestamp(), NOT EXISTS (
+                               SELECT FROM liotbchain.transactions WHERE height IS NULL OFFSET $3
+                           )
+                           FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
+                session.query(sql, &[holder, &epoch, &i64::from(pending)]).await?
+            }
+        };
+        let (is_held, is_all) = rows.first().map_or((false, false), |row| (row.get(0), row.get(1)));
+        match self.pending {
+            _ if !is_held => Err(StoreError::RightLost.into()),
+            Some(expected) if !is_all => Err(StoreError::MorePending { expected }.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -47,14 +78,9 @@ pub(super) async fn create(session: &Session, genesis: &CheckedBlock) -> Result<
 }
 
 /// Moves the best chain. The caller begins and commits.
-pub(super) async fn advance(
-    session: &Session,
-    right: &Right,
-    expected_tip: BlockHash,
-    disconnect: u32,
-    blocks: &[CheckedBlock],
-) -> Result<(), Failure> {
-    hold_right(session, right).await?;
+pub(super) async fn advance(session: &Session, advance: &Advance<'_>) -> Result<(), Failure> {
+    advance.hold_right(session).await?;
+    let Advance { expected_tip, disconnect, connect: blocks, .. } = *advance;
     let Some(mut tip) = Tip::load(session).await? else {
         return Err(StoreError::TipMoved { expected: expected_tip, got: BlockHash::ZERO }.into());
     };

@@ -47,6 +47,7 @@ const CASES: &[(&str, Case)] = &cases![
     sealing::is_created_by_one_of_two,
     sealing::gives_the_branch_after_every_block,
     sealing::takes_many_blocks_in_one_commit,
+    sealing::overtakes_nothing_that_waits_unknown_to_the_caller,
     sealing::gives_pending_transactions_their_place,
     sealing::keeps_the_signature_that_the_block_holds,
     sealing::changes_nothing_where_the_tip_moved,

@@ -1,7 +1,7 @@
 //! Blocks go on the best chain.
 
 use liotbchain_core::{BlockHash, CheckedBlock};
-use liotbchain_store::{Status, StoreError};
+use liotbchain_store::{Right, Status, StoreError};
 
 use crate::{
     chain::{Chain, Device, START_MS, ids, unsigned},
@@ -87,6 +87,31 @@ pub async fn takes_many_blocks_in_one_commit(place: Place) {
     let block = chain.seal(&device.count(1100..1102));
     store.commit(&right, tip, 0, &[block]).await.unwrap();
     assert_eq!(store.branch().await.unwrap(), Some(chain.branch()));
+}
+
+pub async fn overtakes_nothing_that_waits_unknown_to_the_caller(place: Place) {
+    let store = place.open().await;
+    let device = Device::new(1);
+    let mut chain = Chain::new("test");
+    store.create(chain.genesis()).await.unwrap();
+    let right = take_right(&store).await;
+    let tip = chain.branch().tip();
+    store.admit(&device.count(0..3), START_MS).await.unwrap();
+    let holds_two = Chain::new("test").seal(&device.count(0..2));
+    let refused = store.commit_all(&right, tip, 2, std::slice::from_ref(&holds_two)).await;
+    assert!(matches!(refused, Err(StoreError::MorePending { expected: 2 })), "{refused:?}");
+    assert_holds(&store, &chain).await;
+    assert_eq!(store.pending_count(9).await.unwrap(), 3);
+    let block = chain.seal(&device.count(0..5));
+    store.commit_all(&right, tip, 3, &[block]).await.unwrap();
+    assert_holds(&store, &chain).await;
+    assert_eq!(store.pending_count(9).await.unwrap(), 0);
+    let (tip, block) = (chain.branch().tip(), chain.seal(&device.count(5..6)));
+    store.commit_all(&right, tip, 0, &[block]).await.unwrap();
+    assert_holds(&store, &chain).await;
+    let stale = Right { epoch: right.epoch + 1, ..right };
+    let refused = store.commit_all(&stale, chain.branch().tip(), 0, &[]).await;
+    assert!(matches!(refused, Err(StoreError::RightLost)), "{refused:?}");
 }
 
 pub async fn gives_pending_transactions_their_place(place: Place) {
