@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from verify_export import EMPTY_ROOT, ZERO_HASH, Tree, bits_of, target_of
+from verifier import verify
 
 GENESIS_TIME_MS = int(time.time() * 1000) - 86_400_000
 
@@ -63,19 +63,19 @@ class ChainBuilder:
         self.timestamps = []
         self.sequences = {}
         self.known_keys = set()
-        self.history = Tree()
+        self.history = verify.Tree()
         transactions = header.pop("transactions", None)
         if transactions is None:
             transactions = [self.genesis_transaction()]
         # Wrong rules must still give a block; what it says of itself then hardly matters.
         difficulty = self.rules["difficulty"]
-        bits = bits_of(difficulty if type(difficulty) is int and 0 <= difficulty <= 16 else 1)
+        bits = verify.bits_of(difficulty if type(difficulty) is int and 0 <= difficulty <= 16 else 1)
         genesis = {"timestamp_ms": self.rules["timestamp_ms"], "bits": bits, "nonce": 0}
         self.add_block(transactions, **(genesis | header))
 
     def genesis_transaction(self, **changed):
         payload = json.dumps(self.rules).encode()
-        fields = {"key_id": ZERO_HASH, "sequence": self.next_sequence(ZERO_HASH), "payload": payload, "signature": b""}
+        fields = {"key_id": verify.ZERO_HASH, "sequence": self.next_sequence(verify.ZERO_HASH), "payload": payload, "signature": b""}
         return Transaction(**(fields | changed))
 
     def next_sequence(self, key_id):
@@ -99,23 +99,23 @@ class ChainBuilder:
         return Transaction(**fields)
 
     def unsigned(self, payload, size=16):
-        sequence = self.next_sequence(ZERO_HASH)
-        return Transaction(ZERO_HASH, sequence, payload.encode(), os.urandom(size))
+        sequence = self.next_sequence(verify.ZERO_HASH)
+        return Transaction(verify.ZERO_HASH, sequence, payload.encode(), os.urandom(size))
 
     def add_block(self, transactions, mined=True, **changed):
         """Adds a block. `changed` replaces fields of the header; `mined=False` leaves its hash above the target."""
         height = len(self.hashes)
-        tree = Tree()
+        tree = verify.Tree()
         for transaction in transactions:
             tree.add(transaction.leaf)
         header = {
             "version": 1,
-            "prev_block_hash": self.hashes[-1] if self.hashes else ZERO_HASH,
+            "prev_block_hash": self.hashes[-1] if self.hashes else verify.ZERO_HASH,
             "transactions_root": tree.root(),
-            "history_root": self.history.root() if self.hashes else EMPTY_ROOT,
+            "history_root": self.history.root() if self.hashes else verify.EMPTY_ROOT,
             "height": height,
             "timestamp_ms": GENESIS_TIME_MS + 1000 * height,
-            "bits": bits_of(1),
+            "bits": verify.bits_of(1),
         } | changed
         raw = self.mine(header, height, mined)
         self.hashes.append(sha256(raw))
@@ -137,8 +137,8 @@ class ChainBuilder:
         if "nonce" in header:
             return front + struct.pack(">I", header["nonce"])
         # A block with odd bits is mined to the least difficulty, harder bits to what they ask.
-        allowed = [bits_of(difficulty) for difficulty in range(1, 5)]
-        target = target_of(header["bits"] if header["bits"] in allowed else bits_of(1))
+        allowed = [verify.bits_of(difficulty) for difficulty in range(1, 5)]
+        target = verify.target_of(header["bits"] if header["bits"] in allowed else verify.bits_of(1))
         nonce = 0
         while (int.from_bytes(sha256(front + struct.pack(">I", nonce)), "big") <= target) != mined:
             nonce += 1

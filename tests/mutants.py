@@ -1,6 +1,6 @@
 """Chains that break exactly one rule each, and chains that are odd but valid.
 
-Each mutant names the field at which verify_export.py must find the fault and the words by which
+Each mutant names the field at which the verifier must find the fault and the words by which
 `liotbchain chain import` must name the rule. All of them are made afresh with new keys in every run.
 """
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 import edwards
 import signer as keys
 from chain_builder import GENESIS_TIME_MS, ChainBuilder, Transaction
-from verify_export import EMPTY_ROOT, bits_of
+from verifier import verify
 
 MUTANTS = {}
 VALID = {}
@@ -162,14 +162,14 @@ def unsigned_where_the_rules_allow_it():
 @valid
 def harder_bits_for_one_block():
     chain = Base()
-    chain.add_block([chain.sign(chain.signer, reading(3))], bits=bits_of(3))
+    chain.add_block([chain.sign(chain.signer, reading(3))], bits=verify.bits_of(3))
     return chain.end()
 
 
 @valid
 def difficulty_0():
     chain = ChainBuilder({"difficulty": 0})
-    chain.add_block([chain.sign(keys.new_ed25519(), reading(1))], bits=bits_of(0))
+    chain.add_block([chain.sign(keys.new_ed25519(), reading(1))], bits=verify.bits_of(0))
     return chain.export()
 
 
@@ -452,7 +452,7 @@ def block_without_transactions():
 
 @mutant("transactions_root", "transactions_root")
 def transactions_root_of_other_transactions():
-    return Base().bad_header(transactions_root=EMPTY_ROOT)
+    return Base().bad_header(transactions_root=verify.EMPTY_ROOT)
 
 
 @mutant("transactions_root", "transactions_root")
@@ -500,7 +500,7 @@ def history_without_the_last_block():
 
 @mutant("bits", "bits")
 def bits_below_the_least():
-    return Base(difficulty=1).bad_header(bits=bits_of(0))
+    return Base(difficulty=1).bad_header(bits=verify.bits_of(0))
 
 
 @mutant("bits", "bits")
@@ -606,7 +606,7 @@ def unsigned_sequence_forgets_the_genesis_transaction():
 
 @mutant("prev_block_hash", "genesis block's prev_block_hash")
 def genesis_with_a_block_below():
-    return genesis_only_broken(prev_block_hash=EMPTY_ROOT)
+    return genesis_only_broken(prev_block_hash=verify.EMPTY_ROOT)
 
 
 @mutant("history_root", "genesis block's history_root")
@@ -626,7 +626,7 @@ def genesis_at_another_time_than_its_rules_say():
 
 @mutant("bits", "genesis block's bits")
 def genesis_with_harder_bits_than_its_rules():
-    return genesis_only_broken(bits=bits_of(2))
+    return genesis_only_broken(bits=verify.bits_of(2))
 
 
 @mutant("nonce", "genesis block's nonce")
@@ -790,6 +790,27 @@ def export_with_a_signature_that_is_not_base64():
         blocks_of(lines)[3]["transactions"][0]["signature"] += "*"
 
     return edited(junk)
+
+
+@mutant("signature", "transaction 0: .*base64")
+def export_with_a_signature_that_is_not_ascii():
+    def junk(lines):
+        blocks_of(lines)[3]["transactions"][0]["signature"] += "é"
+
+    return edited(junk)
+
+
+@mutant("public_key", "line 3: .*base64")
+def export_with_a_key_in_base64_with_loose_bits():
+    def loosen(lines):
+        assert lines[2]["type"] == "key"
+        head, last, tail = lines[2]["public_key"].partition("=\n")
+        # An Ed25519 key takes 44 bytes: of the last digit two bits are left over.
+        digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        assert digits.index(head[-1]) % 4 == 0
+        lines[2]["public_key"] = head[:-1] + digits[digits.index(head[-1]) + 1] + last + tail
+
+    return edited(loosen)
 
 
 @mutant("transactions_root", "transactions_root|pruned")

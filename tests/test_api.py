@@ -16,6 +16,7 @@ import zstandard
 
 import cases
 import signer as keys
+import verifier
 from program import PATIENCE_S, ROOT, Receiver, run, wait_until
 from test_pages import browser, page  # noqa: F401 (fixtures)
 
@@ -500,7 +501,7 @@ def test_the_export_is_checked_by_another_program_and_imported(tmp_path, long):
     expected = {"type": "end", "blocks": BLOCKS + 1, "transactions": 2 * BLOCKS + 1, "tip": status["tip"]}
     assert json.loads(last) == expected
 
-    verify = [sys.executable, Path(__file__).parent / "verify_export.py", path]
+    verify = [sys.executable, verifier.PATH, path]
     verdict = subprocess.run(verify, capture_output=True, text=True, timeout=PATIENCE_S)
     assert verdict.returncode == 0, verdict.stdout
     assert f"valid: {BLOCKS + 1} blocks, {2 * BLOCKS + 1} transactions" in verdict.stdout

@@ -10,18 +10,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 import cases
 import mutants
 import signer as keys
-import verify_export
+import verifier
 from chain_builder import ChainBuilder
 from program import ROOT, Receiver, run
 
-VERIFIER = Path(__file__).parent / "verify_export.py"
 
 
 @dataclass
@@ -34,7 +32,7 @@ def verify(path):
     """Runs the verifier, without the seconds that a hundred new Python processes take."""
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        code = verify_export.main([str(path)])
+        code = verifier.verify.main([str(path)])
     return Verdict(code, stdout.getvalue())
 
 
@@ -136,7 +134,7 @@ def real_export(tmp_path_factory):
 
 def test_verifies_what_a_receiver_made(real_export):
     path, accepted = real_export
-    verdict = subprocess.run([sys.executable, VERIFIER, path], capture_output=True, text=True, timeout=120)
+    verdict = subprocess.run([sys.executable, verifier.PATH, path], capture_output=True, text=True, timeout=120)
     assert verdict.returncode == 0, verdict.stdout
     # All that was accepted, but for the last ones that do not yet fill a block, and the genesis transaction.
     sealed = accepted // 3 * 3
@@ -164,8 +162,8 @@ def test_verifier_refuses_every_changed_character(real_export, tmp_path):
         place = randomness.randrange(len(export))
         changed = randomness.choice([c for c in b"0123456789abcdef" if c != export[place]])
         mutant = export[:place] + bytes([changed]) + export[place + 1 :]
-        with pytest.raises(verify_export.Fault):
-            verify_export.Verifier().read(mutant.splitlines(keepends=True))
+        with pytest.raises(verifier.verify.Fault):
+            verifier.verify.Verifier().read(mutant.splitlines(keepends=True))
 
 
 def test_the_steps_of_the_documentation_work(real_export, tmp_path):

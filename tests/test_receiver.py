@@ -14,8 +14,8 @@ import pytest
 import cases
 import raw_http
 import signer as keys
-import verify_export
 from program import PATIENCE_S, ROOT, Program, Receiver, free_port, run, wait_until
+from verifier import verify
 
 JSON = {"Content-Type": "application/json"}
 
@@ -124,7 +124,7 @@ def test_a_long_wait_for_a_block_is_answered_with_pending(tmp_path, device):
 def test_warns_when_the_nonce_limit_is_too_low(tmp_path):
     with Receiver(tmp_path, DIFFICULTY=6, NONCE_LIMIT=1000) as receiver:
         advised = receiver.wait_for_output(r"set NONCE_LIMIT=(\d+) for 1 %")
-        target = verify_export.target_of(verify_export.bits_of(6))
+        target = verify.target_of(verify.bits_of(6))
         assert int(advised[1]) == pytest.approx(math.log(0.01) / math.log1p(-target / 2**256), rel=0.001)
         assert "100.0 %" in receiver.output
 

@@ -20,6 +20,7 @@ import requests
 import cases
 import signer as keys
 import test_crash
+import verifier
 from postgres import Cluster
 from program import ROOT, Receiver, run
 from test_crash import HANG_S, check_everything_is_there
@@ -135,7 +136,7 @@ def check_chain(folder, database_url, load):
     """Everything acknowledged is there, once and where the answer said, and two programs find the chain valid."""
     check_everything_is_there(folder, database_url, load.acknowledged)
     path = folder / "chain.ndjson"  # which the check has exported
-    verified = subprocess.run([sys.executable, ROOT / "tests/verify_export.py", path], capture_output=True, text=True)
+    verified = subprocess.run([sys.executable, verifier.PATH, path], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     places = {}
     with open(path) as lines:

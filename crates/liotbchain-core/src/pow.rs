@@ -7,7 +7,7 @@ use ruint::aliases::U256;
 use crate::hash::BlockHash;
 
 /// Leading zero hexadecimal digits that a user asks for: 0 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Difficulty(u8);
 
 /// A difficulty above [`Difficulty::MAX`].

@@ -3,19 +3,24 @@
 use std::{
     io::{BufReader, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use liotbchain_core::{
     Block, Difficulty, Height, PublicKey, Rules, Statement, VerifiedStatement,
     transaction::{StatementError, UNSIGNED_SALT_SIZE},
 };
+use liotbchain_http::json_keys::{AmbiguousJson, check_unambiguous};
 use liotbchain_node::{
-    Acknowledgement, Ledger, LedgerConfig, LedgerError, SealedBlock, TransferError, TransferProgress,
-    Transferred, Validation, transfer, validate,
+    Acknowledgement, Ledger, LedgerConfig, LedgerError, SealedBlock, Submission, TransferError,
+    TransferProgress, Transferred, Validation, transfer, validate,
 };
 use liotbchain_sender::signer::SigningKey;
 use liotbchain_store::{NewTransaction, OpenOptions, StoreError};
+
+/// More than the 2.5 seconds that the right to seal outlives its holder, and the quarter of a second between two looks.
+const TAKEOVER: Duration = Duration::from_secs(5);
+const TAKEOVER_POLL: Duration = Duration::from_millis(20);
 
 /// How to open a chain.
 #[derive(Debug, Clone)]
@@ -26,8 +31,9 @@ pub struct Options {
     pub network: String,
     /// Whether a chain that is created takes transactions without a signature.
     pub unsigned: bool,
-    /// Leading zero hexadecimal digits of the blocks to come; the least of a chain that is created.
-    pub difficulty: Difficulty,
+    /// Leading zero hexadecimal digits of the blocks to come, and the least for ever of a chain that is created. With none,
+    /// 2, or the chain's least where that is more.
+    pub difficulty: Option<Difficulty>,
     /// Transactions in a full block, at least 1. A block is mined by itself as soon as so many wait.
     pub transactions_per_block: u32,
     /// Attempts before mining a block is given up for now.
@@ -38,13 +44,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let LedgerConfig { network, unsigned, difficulty, transactions_per_block, nonce_limit, .. } =
+        let LedgerConfig { network, unsigned, transactions_per_block, nonce_limit, .. } =
             LedgerConfig::default();
         Self {
             data_dir: PathBuf::from("."),
             network,
             unsigned,
-            difficulty,
+            difficulty: None,
             transactions_per_block,
             nonce_limit,
             seal_wait: Duration::from_secs(5),
@@ -61,9 +67,9 @@ pub enum Error {
     /// A payload or a signature breaks a rule.
     #[error(transparent)]
     Statement(#[from] StatementError),
-    /// A payload is not JSON.
-    #[error("the payload is not JSON: {0}")]
-    NotJson(#[from] serde_json::Error),
+    /// A payload is not JSON, or not every reader of JSON sees the same in it.
+    #[error("the payload: {0}")]
+    NotJson(#[from] AmbiguousJson),
     /// An export or an import.
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -99,12 +105,20 @@ impl Blockchain {
     /// [`Error::Ledger`] where the store cannot be used, or `difficulty` is below the chain's least.
     pub async fn open(database_url: &str, options: Options) -> Result<Self, Error> {
         let store = liotbchain_store::open(database_url, &options.data_dir, &OpenOptions::default()).await?;
+        let difficulty = match options.difficulty {
+            Some(difficulty) => difficulty,
+            None => {
+                let least = store.branch().await?.map(|branch| branch.rules().difficulty);
+                LedgerConfig::default().difficulty.max(least.unwrap_or_default())
+            }
+        };
         let config = LedgerConfig {
             network: options.network,
             unsigned: options.unsigned,
-            difficulty: options.difficulty,
+            difficulty,
             transactions_per_block: options.transactions_per_block.max(1),
             nonce_limit: options.nonce_limit,
+            holder: draw_holder()?,
             ..LedgerConfig::default()
         };
         Ok(Self { ledger: Ledger::open(store, config).await?, seal_wait: options.seal_wait })
@@ -116,11 +130,7 @@ impl Blockchain {
     ///
     /// [`Error::NotJson`], [`Error::Statement`], or [`Error::Ledger`].
     pub async fn add(&self, payload: &str) -> Result<Acknowledgement, Error> {
-        check_json(payload)?;
-        let mut salt = [0; UNSIGNED_SALT_SIZE];
-        aws_lc_rs::rand::fill(&mut salt).map_err(|_| Error::Random)?;
-        let statement = VerifiedStatement::unsigned(payload.to_owned(), salt)?;
-        self.submit_one(NewTransaction { statement, public_key: None }).await
+        self.add_one(Self::unsigned(payload)?).await
     }
 
     /// Signs a JSON text and adds it. The answer is durable.
@@ -143,26 +153,68 @@ impl Blockchain {
         signature: Vec<u8>,
         public_key: &PublicKey,
     ) -> Result<Acknowledgement, Error> {
-        check_json(payload)?;
-        let statement = Statement { key_id: public_key.key_id(), payload: payload.to_owned(), signature };
-        let statement = VerifiedStatement::verify(statement, public_key)?;
-        self.submit_one(NewTransaction { statement, public_key: Some(public_key.clone()) }).await
+        self.add_one(Self::verified(payload, signature, public_key)?).await
     }
 
-    async fn submit_one(&self, transaction: NewTransaction) -> Result<Acknowledgement, Error> {
-        let submission = self.ledger.submit(vec![transaction], self.seal_wait).await?;
-        Ok(submission.acknowledgements[0])
+    async fn add_one(&self, transaction: NewTransaction) -> Result<Acknowledgement, Error> {
+        Ok(self.add_all(vec![transaction]).await?.acknowledgements[0])
+    }
+
+    /// Adds transactions, all or none, in one commit. The answer is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ledger`].
+    pub async fn add_all(&self, transactions: Vec<NewTransaction>) -> Result<Submission, Error> {
+        Ok(self.ledger.submit(transactions, self.seal_wait).await?)
+    }
+
+    /// Makes a transaction of a JSON text that nobody signed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotJson`] or [`Error::Statement`].
+    pub fn unsigned(payload: &str) -> Result<NewTransaction, Error> {
+        check_unambiguous(payload)?;
+        let statement = VerifiedStatement::unsigned(payload.to_owned(), random::<UNSIGNED_SALT_SIZE>()?)?;
+        Ok(NewTransaction { statement, public_key: None })
+    }
+
+    /// Makes a transaction of a JSON text and its signature.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotJson`], or [`Error::Statement`] where the signature is not good.
+    pub fn verified(
+        payload: &str,
+        signature: Vec<u8>,
+        public_key: &PublicKey,
+    ) -> Result<NewTransaction, Error> {
+        check_unambiguous(payload)?;
+        let statement = Statement { key_id: public_key.key_id(), payload: payload.to_owned(), signature };
+        let statement = VerifiedStatement::verify(statement, public_key)?;
+        Ok(NewTransaction { statement, public_key: Some(public_key.clone()) })
     }
 
     /// Mines what is pending, in a last block that need not be full, and returns the height of the chain.
     ///
+    /// The right to mine may be that of a program which ended without giving it up: this is waited for.
+    ///
     /// # Errors
     ///
-    /// [`Error::MiningFailed`], or [`Error::Ledger`].
+    /// [`Error::MiningFailed`], or [`Error::Ledger`]: [`LedgerError::SealedElsewhere`] where another program goes on to
+    /// mine.
     pub async fn mine(&self) -> Result<Height, Error> {
-        match self.ledger.mine_pending().await? {
-            None => Ok(self.height()),
-            Some(attempts) => Err(Error::MiningFailed { attempts }),
+        let waited = Instant::now();
+        loop {
+            match self.ledger.mine_pending().await {
+                Ok(None) => return Ok(self.height()),
+                Ok(Some(attempts)) => return Err(Error::MiningFailed { attempts }),
+                Err(LedgerError::SealedElsewhere) if waited.elapsed() < TAKEOVER => {
+                    tokio::time::sleep(TAKEOVER_POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
@@ -243,6 +295,14 @@ impl Blockchain {
     }
 }
 
-fn check_json(payload: &str) -> Result<(), serde_json::Error> {
-    serde_json::from_str::<serde::de::IgnoredAny>(payload).map(drop)
+fn random<const SIZE: usize>() -> Result<[u8; SIZE], Error> {
+    let mut bytes = [0; SIZE];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}
+
+/// Returns a name that no other program on the same store has: two of one name would take the right to seal from each
+/// other all the time.
+fn draw_holder() -> Result<String, Error> {
+    Ok(format!("library-{:032x}", u128::from_be_bytes(random()?)))
 }

@@ -23,7 +23,7 @@ pub use liotbchain_core::{
     TransactionId,
 };
 pub use liotbchain_node::{
-    self as node, Acknowledgement, Fault, SealedBlock, TransferProgress, Transferred, Validation,
+    self as node, Acknowledgement, Fault, SealedBlock, Submission, TransferProgress, Transferred, Validation,
 };
 pub use liotbchain_sender::signer::{self, SigningKey};
 pub use liotbchain_store::{self as store, NewTransaction, Place, Status, StoreError};

@@ -1,27 +1,33 @@
-#!/usr/bin/env python3
 """Checks an exported chain with SHA-256 and a signature library alone.
 
 Written from the description of the chain format, importing nothing of this project, so that it is a second
-opinion on what the Rust program says. docs/verify-by-hand.md walks through the same steps.
+opinion on what the Rust program says. docs/verify-by-hand.md walks through the same steps. This one file, and the package
+`cryptography` for the signatures, is all that it takes:
 
-    python3 verify_export.py chain.ndjson
+    python3 -m liotbchain.verify chain.ndjson
+    python3 verify.py chain.ndjson
 
 It prints what it checked and exits 0, or prints the first fault with its block, transaction and field and
-exits 3. It does not check one thing: that the last block is not from the future, which only means something
+exits 3. In a program, :func:`verify_export` does the same.
+
+It does not check one thing: that the last block is not from the future, which only means something
 at the moment a block arrives. And it cannot check what is not there: the signatures of pruned transactions, which
 it counts, and whether somebody holds another, longer chain.
 """
 
 import base64
-import binascii
 import hashlib
 import json
+import os
 import re
 import sys
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+try:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+except ImportError as missing:
+    raise ImportError("signatures are checked with the package cryptography: pip install cryptography") from missing
 
 VERSION = 1
 HEADER_SIZE = 118
@@ -110,7 +116,11 @@ def decode_pem(pem):
     )
     if not match:
         raise ValueError("not a PUBLIC KEY in PEM, in lines of 64 characters")
-    return base64.b64decode((match[1] + match[2]).replace("\n", ""), validate=True)
+    text = (match[1] + match[2]).replace("\n", "")
+    der = base64.b64decode(text, validate=True)
+    if base64.b64encode(der).decode() != text:
+        raise ValueError("not canonical base64")
+    return der
 
 
 def load_key(der):
@@ -456,7 +466,8 @@ class Verifier:
             raise Fault("payload", f"{len(payload)} bytes; allowed are 1 to {PAYLOAD_SIZE_MAX}", **place)
         try:
             decoded = base64.b64decode(signature, validate=True)
-        except binascii.Error as error:
+        # Also where a character is not ASCII.
+        except ValueError as error:
             raise Fault("signature", f"not base64: {error}", **place) from None
         if base64.b64encode(decoded).decode() != signature:
             raise Fault("signature", "not canonical base64", **place)
@@ -494,14 +505,31 @@ class Verifier:
             raise Fault("tip", f"the first line says {tip.hex()}, the last block is {self.tip.hex()}")
 
 
+def verify_export(lines):
+    """Checks an export: a path, or its lines as bytes.
+
+    Returns:
+        Verifier: what was read: ``tip``, ``transactions``, ``pruned``, ``rules``, ``keys``.
+
+    Raises:
+        Fault: the first thing that is wrong.
+        OSError: the file cannot be read.
+    """
+    verifier = Verifier()
+    if isinstance(lines, (str, os.PathLike)):
+        with open(lines, "rb") as export:
+            verifier.read(export)
+    else:
+        verifier.read(lines)
+    return verifier
+
+
 def main(arguments):
     if len(arguments) != 1:
-        print("usage: verify_export.py FILE.ndjson", file=sys.stderr)
+        print("usage: python3 -m liotbchain.verify FILE.ndjson", file=sys.stderr)
         return 2
-    verifier = Verifier()
     try:
-        with open(arguments[0], "rb") as export:
-            verifier.read(export)
+        verifier = verify_export(arguments[0])
     except Fault as fault:
         print(f"invalid: {fault}")
         return 3

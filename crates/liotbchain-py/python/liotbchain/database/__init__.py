@@ -1,0 +1,1 @@
+"""Where the Python original had its functions for the database."""
