@@ -4,6 +4,7 @@ Each mutant names the field at which the verifier must find the fault and the wo
 `liotbchain chain import` must name the rule. All of them are made afresh with new keys in every run.
 """
 
+import base64
 import json
 
 from cryptography.hazmat.primitives import hashes
@@ -811,6 +812,43 @@ def export_with_a_key_in_base64_with_loose_bits():
         lines[2]["public_key"] = head[:-1] + digits[digits.index(head[-1]) + 1] + last + tail
 
     return edited(loosen)
+
+
+@mutant("signature", "signature of 65536 bytes|65535")
+def signature_longer_than_its_length_field():
+    def lengthen(lines):
+        blocks_of(lines)[3]["transactions"][0]["signature"] = base64.b64encode(bytes(65_536)).decode()
+
+    return edited(lengthen)
+
+
+@mutant("payload", "network name|genesis")
+def network_without_a_name():
+    return genesis_only_broken({"network": ""})
+
+
+@mutant("payload", "network name|genesis")
+def network_with_a_name_of_65_bytes():
+    return genesis_only_broken({"network": "é" * 32 + "x"})
+
+
+@mutant("payload", "network name|genesis")
+def network_with_a_line_break_in_its_name():
+    return genesis_only_broken({"network": "a\nb"})
+
+
+@mutant("line", "line 9:")
+def export_with_minus_zero_for_a_number():
+    ending = b'{"type":"end","blocks":-0,"transactions":9,"tip":"' + b"0" * 64 + b'"}\n'
+    return Base().end() + ending
+
+
+@mutant("key_id", "without a signature|not allow|pruned")
+def pruned_transaction_that_nobody_signed():
+    chain = Base()
+    full = chain.unsigned(reading(3))
+    chain.add_block([Transaction(full.key_id, full.sequence, b"", b"", full.content_hash, pruned=True)])
+    return chain.end()
 
 
 @mutant("transactions_root", "transactions_root|pruned")

@@ -71,7 +71,9 @@ def beside_the_original(original, ours, cluster):
         median = {name: statistics.median(values) for name, values in rates.items()}
         shown = {name: f"{median[name]:,.4g} ({min(it):,.4g} to {max(it):,.4g})" for name, it in rates.items()}
         times = {name: median[name] / median["original"] for name in rates}
-        verdict = "met" if max(times["kept"], times["memory"]) >= bar else "missed"
+        verdict = "met" if times["kept"] >= bar else "missed"
+        if times["kept"] < bar <= times["memory"]:
+            verdict += "; met with `KEEP_PENDING=false`"
         print(
             f"| {per_block} | {difficulty} | {shown['original']} | {shown['kept']} | {times['kept']:.0f} | {shown['memory']} "
             f"| {times['memory']:.0f} | ≥ {bar} | {verdict} | {shown['postgres']} | {times['postgres']:.0f} |",

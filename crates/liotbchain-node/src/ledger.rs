@@ -341,8 +341,11 @@ impl Ledger {
         {
             // A round that is under way may not have seen them: there must be another.
             shared.work.notify_one();
-            // Out of time is no error: the answer then says pending.
-            let _ = time::timeout(seal_wait, wait.settled(&pending_ids)).await;
+            // Out of time is no error, nor is a ledger that shuts down: the answer then says pending.
+            tokio::select! {
+                _ = time::timeout(seal_wait, wait.settled(&pending_ids)) => {}
+                () = shared.stopped() => {}
+            }
         }
         let mut mining_failed = None;
         let acknowledgements = ids.into_iter().zip(statuses).map(|(id, status)| {
@@ -364,18 +367,20 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Store`], [`LedgerError::SealedElsewhere`].
+    /// [`LedgerError::Store`], [`LedgerError::SealedElsewhere`], [`LedgerError::Closed`].
     pub async fn mine_pending(&self) -> Result<Option<u64>, LedgerError> {
         let shared = &self.0.shared;
         let limit = u32::try_from(shared.config.pending_max).unwrap_or(u32::MAX);
         let ids: Vec<_> = shared.store.pending(limit).await?.into_iter().map(|it| it.id).collect();
         let wait = shared.waiting.wait_for(ids.clone());
+        // First, so that no round that sees these leaves them in a block that is not full.
+        shared.partial_asked.store(true, Ordering::SeqCst);
         wait.admitted(&shared.waiting);
         let mut status = shared.status.subscribe();
-        shared.partial_asked.store(true, Ordering::Relaxed);
         shared.work.notify_one();
         tokio::select! {
             () = wait.settled(&ids) => {}
+            () = shared.stopped() => return Err(LedgerError::Closed),
             stopped = status.wait_for(|(_, sealing)| matches!(sealing, Sealing::Elsewhere | Sealing::StoreDown { .. })) => {
                 return Err(match &*stopped.map_err(|_| LedgerError::Closed)? {
                     (_, Sealing::StoreDown { reason }) => StoreError::Unavailable(reason.clone()).into(),
@@ -610,7 +615,9 @@ async fn admit_batch(shared: &Shared, sealer: &tokio::sync::Mutex<Sealer>, mut b
     // Before the commit: the sealing part may be done with them right after it.
     lock(&shared.verified).extend(transactions.iter().map(|it| &it.statement));
     shared.pending.begin_admission();
-    let admitted = match shared.store.admit(&transactions, now_ms()).await {
+    let admitted = shared.store.admit(&transactions, now_ms()).await;
+    let is_unknown = matches!(admitted, Err(StoreError::CommitUnknown(_)));
+    let admitted = match admitted {
         // Unknown is looked up, and only then decided.
         Err(StoreError::CommitUnknown(reason)) => look_up(shared, &transactions, reason).await,
         admitted => admitted.map(|admitted| (admitted.statuses, admitted.new)),
@@ -631,7 +638,8 @@ async fn admit_batch(shared: &Shared, sealer: &tokio::sync::Mutex<Sealer>, mut b
                     .filter(|(_, status)| **status == Status::Pending)
                     .map(|(transaction, _)| transaction.statement.id())
                     .collect();
-                sealer.admitted(new, &pending);
+                // Of those that were looked up it is not known which are new.
+                sealer.admitted(if is_unknown { None } else { Some(new) }, &pending);
             }
             let mut statuses = statuses.into_iter();
             for ((admission, length), wait) in batch.into_iter().zip(lengths).zip(waits) {

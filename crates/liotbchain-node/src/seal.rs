@@ -62,7 +62,8 @@ pub(crate) struct Sealer {
     branch: Option<Branch>,
     /// How many transactions of a key that branch holds, for keys that signed lately.
     sequences: HashMap<KeyId, u64>,
-    /// What the last round left pending and what was admitted since, in that order; none where that is not known.
+    /// What the last round left pending and what was admitted since, in that order; none where that is not known, or
+    /// damaged rows wait too.
     left: Option<Vec<VerifiedStatement>>,
     /// Another receiver had the right at the last round; since when what is pending is counted.
     elsewhere: Option<Instant>,
@@ -277,14 +278,20 @@ impl Sealer {
         }
         let number = shared.waiting.begin_round();
         // Before the look at what is pending: who asks later is served by a later round.
-        self.is_partial_asked |= shared.partial_asked.swap(false, Ordering::Relaxed);
+        self.is_partial_asked |= shared.partial_asked.swap(false, Ordering::SeqCst);
         // Damaged rows stay pending for ever, and must not use a round up.
         let blocks = blocks_within(ROUND_ATTEMPTS, &shared.config).saturating_mul(per_block);
         let limit = blocks.min(ROUND_MAX).max(per_block) + self.damaged.len();
         let moment = shared.pending.moment();
         let mut pending = shared.store.pending(u32::try_from(limit).unwrap_or(u32::MAX)).await?;
         let is_all = pending.len() < limit;
-        pending.retain(|it| !self.damaged.contains(&it.id));
+        pending.retain(|it| {
+            let is_damaged = self.damaged.contains(&it.id);
+            if is_damaged {
+                shared.waiting.leave(&it.id, number);
+            }
+            !is_damaged
+        });
 
         let mut take = pending.len() / per_block * per_block;
         let mut due_in = None;
@@ -302,7 +309,7 @@ impl Sealer {
             self.is_partial_asked &= !is_all;
             leave();
             self.resolve_known().await?;
-            if is_all && shared.pending.correct(moment, left.len()) {
+            if is_all && shared.pending.correct(moment, left.len()) && self.damaged.is_empty() {
                 self.left = self.known(left.iter().map(|it| it.id));
             }
             return Ok(Round::Done { due_in });

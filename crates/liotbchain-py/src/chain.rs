@@ -449,6 +449,10 @@ impl Steps {
 
     fn tell(&self, py: Python<'_>, progress: Option<&Py<PyAny>>) -> PyResult<()> {
         let Some(progress) = progress else { return Ok(()) };
-        progress.call1(py, (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))).map(drop)
+        match (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed)) {
+            // Nothing is known yet.
+            (_, 0) => Ok(()),
+            steps => progress.call1(py, steps).map(drop),
+        }
     }
 }

@@ -29,7 +29,7 @@ mod _native {
         },
         header::{merkle_root, mine},
         key::{Signed, SigningKey},
-        payload::{check_text, to_json},
+        payload::{Prepared, to_json},
         report::{Acknowledgement, Fault, Transferred, Validation},
         transaction::{KnownTransaction, Transaction},
     };

@@ -20,6 +20,8 @@ use crate::{
 pub(crate) enum Item {
     /// A JSON text that nobody signed.
     Plain(PyBackedStr),
+    /// One that was checked before.
+    Prepared(NewTransaction),
     /// One that somebody signed.
     Signed { payload: String, signature: Vec<u8>, public_key: PublicKey },
 }
@@ -35,6 +37,9 @@ impl Item {
             let (payload, signature) = (signed.payload.clone(), signed.signature.clone());
             return Ok(Self::Signed { payload, signature, public_key });
         }
+        if let Ok(prepared) = value.cast::<Prepared>() {
+            return Ok(Self::Prepared(prepared.get().0.clone()));
+        }
         Ok(Self::Plain(to_text(value)?))
     }
 
@@ -42,6 +47,7 @@ impl Item {
     pub(crate) fn check(self) -> Result<NewTransaction, liotbchain::Error> {
         match self {
             Self::Plain(payload) => Blockchain::unsigned(&payload),
+            Self::Prepared(transaction) => Ok(transaction),
             Self::Signed { payload, signature, public_key } => {
                 Blockchain::verified(&payload, signature, &public_key)
             }
@@ -83,10 +89,23 @@ pub(crate) fn to_json(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
     PyBackedStr::try_from(text.cast_into::<PyString>()?)
 }
 
-/// Checks that a JSON text may be a transaction: InvalidTransactionError where it is too large, or too deep.
-#[pyfunction]
-pub(crate) fn check_text(text: PyBackedStr) -> PyResult<()> {
-    Blockchain::unsigned(&text).map(drop).map_err(raise)
+/// A JSON text that nobody signed, made ready: with its random bytes, and so its id. Added again it is the same transaction.
+#[pyclass(frozen, module = "liotbchain._native")]
+pub struct Prepared(NewTransaction);
+
+#[pymethods]
+impl Prepared {
+    /// Raises InvalidTransactionError where the text is no JSON, too large, or too deep.
+    #[new]
+    fn new(text: PyBackedStr) -> PyResult<Self> {
+        Blockchain::unsigned(&text).map(Self).map_err(raise)
+    }
+
+    /// The JSON text.
+    #[getter]
+    fn payload(&self) -> &str {
+        &self.0.statement.statement().payload
+    }
 }
 
 /// Returns what a JSON text says.

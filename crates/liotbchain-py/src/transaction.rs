@@ -5,7 +5,11 @@ use liotbchain::{
     core::{Content, Statement},
     store::StoredTransaction,
 };
-use pyo3::{prelude::*, types::PyBytes};
+use pyo3::{
+    exceptions::{PyRecursionError, PyValueError},
+    prelude::*,
+    types::PyBytes,
+};
 
 use crate::payload::loads;
 
@@ -186,7 +190,10 @@ pub(crate) fn place(status: Status) -> Option<Place> {
 /// An imported chain may hold texts that are no JSON.
 fn read<'py>(py: Python<'py>, statement: &Statement) -> PyResult<Bound<'py, PyAny>> {
     match loads(py, &statement.payload) {
-        Err(error) if error.is_instance_of::<pyo3::exceptions::PyValueError>(py) => {
+        // Or is deeper than Python reads.
+        Err(error)
+            if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyRecursionError>(py) =>
+        {
             Ok(statement.payload.as_str().into_pyobject(py)?.into_any())
         }
         read => read,

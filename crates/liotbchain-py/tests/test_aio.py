@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from liotbchain import BlockchainOperationError
 from liotbchain.aio import AsyncChain
 
 
@@ -31,6 +34,22 @@ def test_a_chain_is_used_without_holding_the_loop_up(db_url):
         assert ticks > 40
 
     asyncio.run(program())
+
+
+def test_closing_needs_no_free_thread_and_is_done_once():
+    async def program():
+        async with await AsyncChain.open("memory:", difficulty=16, transactions_per_block=1) as chain:
+            adding = [asyncio.create_task(chain.add(str(number))) for number in range(40)]
+            while not await asyncio.to_thread(chain.chain.pending):
+                pass
+            await chain.close()
+            await chain.close()
+            for call in [chain.mine(), chain.add("1")]:
+                with pytest.raises(BlockchainOperationError, match="closed"):
+                    await call
+        await asyncio.gather(*adding, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(program(), 60))
 
 
 def test_a_call_that_is_cancelled_leaves_the_chain_usable():

@@ -675,6 +675,88 @@ elif sys.argv[2] == "killed":
     assert list(blockchain.transactions) == ([] if end == "killed" else [4])
 
 
+def test_an_interrupt_loses_and_doubles_nothing_that_waits_in_memory(tmp_path):
+    """Ctrl-C may come between the commit and whatever is done after it."""
+    script = """
+import signal, sys
+from liotbchain import Blockchain
+
+class Interrupt(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+blockchain = Blockchain(difficulty=0, db_url=sys.argv[1], transactions_per_block=3, keep_pending=False)
+signal.signal(signal.SIGALRM, interrupt)
+number = interrupts = 0
+while interrupts < 150:
+    signal.setitimer(signal.ITIMER_REAL, 0.002 + interrupts % 10 / 5000)
+    try:
+        while True:
+            blockchain.add_transaction(number)
+            number += 1
+    except Interrupt:
+        interrupts += 1
+        number += 1
+blockchain.mine_block()
+found = [reading for block in blockchain.chain[1:] for reading in block.data]
+assert len(found) == len(set(found)), "doubled"
+# The one that was interrupted may be there or not; no other is missing.
+assert len(found) >= number - interrupts, "lost"
+print(len(found))
+"""
+    command = [sys.executable, "-c", script, f"sqlite:{tmp_path}/chain.db"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
+def test_closing_keeps_what_waits_in_memory_of_all_that_share_the_chain(tmp_path):
+    url = f"sqlite:{tmp_path}/chain.db"
+    one, two = (Blockchain(db_url=url, transactions_per_block=9, keep_pending=False) for _ in range(2))
+    one.add_transaction("one")
+    two.add_transaction("two")
+    assert one.native is two.native
+    one.close()
+    with Blockchain(db_url=url, transactions_per_block=9) as again:
+        assert sorted(again.transactions) == ["one", "two"]
+
+
+def test_a_setting_that_is_assigned_keeps_what_waits_in_memory(tmp_path):
+    url = f"sqlite:{tmp_path}/chain.db"
+    blockchain = Blockchain(db_url=url, difficulty=1, transactions_per_block=9, keep_pending=False)
+    blockchain.add_transaction("before")
+    blockchain.transactions_per_block = 2
+    assert list(blockchain.transactions) == ["before"]
+    blockchain.add_transaction("after")
+    blockchain.add_transaction("after that")
+    del blockchain
+    with Blockchain(db_url=url, difficulty=1, transactions_per_block=2) as again:
+        assert sorted([*readings_of(again), *again.transactions]) == ["after", "after that", "before"]
+
+
+def test_one_database_that_is_gone_costs_another_nothing_at_the_end(cluster, tmp_path):
+    script = """
+import sys
+import psycopg2
+from liotbchain import Blockchain
+gone = Blockchain(db_url=sys.argv[1], transactions_per_block=9, keep_pending=False)
+kept = Blockchain(db_url=sys.argv[2], transactions_per_block=9, keep_pending=False)
+gone.add_transaction("gone")
+kept.add_transaction("kept")
+admin = psycopg2.connect(sys.argv[3])
+admin.autocommit = True
+admin.cursor().execute(f"DROP DATABASE {sys.argv[1].rsplit('/')[-1]} WITH (FORCE)")
+"""
+    url = f"sqlite:{tmp_path}/chain.db"
+    command = [sys.executable, "-c", script, cluster.new_database(), url, cluster.url]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert "1 transactions that waited in memory are lost" in done.stderr, done.stderr
+    with Blockchain(db_url=url, transactions_per_block=9) as again:
+        assert list(again.transactions) == ["kept"]
+
+
 def test_threads_lose_nothing_that_waits_in_memory(db_url):
     blockchain = Blockchain(db_url=db_url, difficulty=1, transactions_per_block=7, keep_pending=False)
     add = lambda name: [blockchain.add_transaction([name, number]) for number in range(50)]

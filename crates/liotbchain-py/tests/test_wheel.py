@@ -85,3 +85,33 @@ def test_types_are_as_the_stubs_say(tmp_path):
         [sys.executable, "-m", "mypy.stubtest", "liotbchain._native"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+TYPED = """
+from liotbchain import Blockchain, Block, Chain, SigningKey
+from liotbchain.aio import AsyncChain
+from liotbchain.database.db import load_blocks
+
+blockchain = Blockchain(difficulty=1, db_url="memory:")
+first: Block = blockchain.chain[0]
+some: list[Block] = blockchain.chain[:1] + load_blocks("memory:")
+text: str = first.calculate_hash() + blockchain.mine_block().calculate_merkle_root()
+with Chain.open("memory:") as chain:
+    height: int = chain.add(SigningKey.generate().sign({"a": 1})).height or 0
+
+
+async def program() -> None:
+    async with await AsyncChain.open("memory:") as chain:
+        async for block in chain.blocks():
+            length: int = len(block)
+"""
+
+
+def test_a_program_with_types_is_checked_with_those_of_the_package(tmp_path):
+    (tmp_path / "program.py").write_text(TYPED)
+    (tmp_path / "wrong.py").write_text("from liotbchain import Chain\n\nChain.open('memory:').add('1').height + 1\n")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache"]
+    done = subprocess.run([*mypy, "program.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run([*mypy, "wrong.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "None" in done.stdout, done.stdout + done.stderr

@@ -410,7 +410,8 @@ impl Store for PostgresStore {
         pending: u32,
         connect: &[CheckedBlock],
     ) -> Result<(), StoreError> {
-        self.advance(&Advance { right, pending: Some(pending), expected_tip, disconnect: 0, connect }).await
+        let pending = Some((pending, self.front.begin_count(std::time::Instant::now())));
+        self.advance(&Advance { right, pending, expected_tip, disconnect: 0, connect }).await
     }
 
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError> {

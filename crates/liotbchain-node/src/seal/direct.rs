@@ -43,10 +43,18 @@ impl Fill {
         waiting: &[VerifiedStatement],
         lists: impl Iterator<Item = &'a [NewTransaction]>,
     ) -> Option<Self> {
+        let lists: Vec<_> = lists.collect();
         let per_block = config.transactions_per_block as usize;
+        if waiting.len() + lists.iter().map(|list| list.len()).sum::<usize>() < per_block {
+            return None;
+        }
         let most = blocks_within(SHORT_ATTEMPTS, config).saturating_mul(per_block);
         let mut known: HashMap<TransactionId, usize> =
             waiting.iter().map(VerifiedStatement::id).zip(0..).collect();
+        // The same one twice: it is not known any more what waits.
+        if known.len() < waiting.len() {
+            return None;
+        }
         let mut all = Self {
             lists: 0,
             waiting: waiting.len() as u32,
@@ -99,12 +107,12 @@ impl Sealer {
         if is_all { Fill::choose(&self.shared.config, left, lists) } else { None }
     }
 
-    /// Remembers what was admitted behind all that waits: these, of which so many were new.
+    /// Remembers what was admitted behind all that waits: these, of which so many were new, if that is known.
     ///
     /// Only what is in memory in any case is remembered; else, and where some are not new, what waits is no longer known.
-    pub(crate) fn admitted(&mut self, new: u64, pending: &[TransactionId]) {
+    pub(crate) fn admitted(&mut self, new: Option<u64>, pending: &[TransactionId]) {
         let Some(mut left) = self.left.take() else { return };
-        if pending.len() as u64 == new && left.len() + pending.len() <= WAITING_MAX {
+        if new == Some(pending.len() as u64) && left.len() + pending.len() <= WAITING_MAX {
             self.left = self.known(pending.iter().copied()).map(|known| {
                 left.extend(known);
                 left
@@ -291,6 +299,25 @@ mod tests {
         // What waits already needs no second place.
         assert_eq!(chosen_behind(&list(0..1), &[list(0..2)]), Some((1, 2)));
         assert_eq!(chosen_behind(&list(0..1), &[list(0..1)]), None);
+    }
+
+    #[test]
+    fn what_waits_twice_is_not_known() {
+        let twice = [list(9..10), list(9..10)].concat();
+        assert_eq!(chosen_behind(&twice, &[list(0..2)]), None);
+        assert_eq!(chosen_behind(&twice, &[list(0..1), list(1..3)]), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_up_after_an_unknown_commit_is_not_remembered() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let ledger = open(&store, "a").await;
+        ledger.submit(list(0..1), Duration::ZERO).await.unwrap();
+        let mut sealer = ledger.sealer().lock().await;
+        let id = list(0..1)[0].statement.id();
+        assert_eq!(sealer.left.as_ref().map(Vec::len), Some(1));
+        sealer.admitted(None, &[id]);
+        assert!(sealer.left.is_none());
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ from .utils import (
 
 
 
-def _finish():
+def _finish() -> None:
     try:
         _flush_all()
     finally:

@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 
-def find_program():
+def find_program() -> Path:
     """Returns the path of the program, which pip puts beside the interpreter's other programs."""
     schemes = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", f"{os.name}_user")]
     for folder in schemes:
@@ -16,7 +16,7 @@ def find_program():
     raise FileNotFoundError(f"the program liotbchain is in none of {', '.join(schemes)}: install the package again")
 
 
-def main():
+def main() -> int:
     try:
         program = str(find_program())
     except FileNotFoundError as error:

@@ -18,6 +18,7 @@ __all__ = [
     "InvalidTransactionError",
     "KnownTransaction",
     "MiningFailedError",
+    "Prepared",
     "SealedBlock",
     "Signed",
     "SigningKey",
@@ -25,7 +26,6 @@ __all__ = [
     "Transferred",
     "Validation",
     "__version__",
-    "check_text",
     "close_all",
     "merkle_root",
     "mine",
@@ -72,6 +72,14 @@ class Signed:
     def signature(self) -> bytes: ...
     @property
     def public_key(self) -> str: ...
+
+@final
+class Prepared:
+    """A JSON text that nobody signed, made ready: added again it is the same transaction."""
+
+    def __new__(cls, text: str) -> Prepared: ...
+    @property
+    def payload(self) -> str: ...
 
 @final
 class SigningKey:
@@ -272,6 +280,5 @@ class Chain:
 
 def merkle_root(leaves: list[bytes]) -> bytes: ...
 def mine(header: bytes, attempts_max: int = ..., threads: int = 1) -> Optional[int]: ...
-def check_text(text: str) -> None: ...
 def to_json(value: Any) -> str: ...
 def close_all() -> None: ...

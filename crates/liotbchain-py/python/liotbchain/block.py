@@ -1,8 +1,12 @@
 """A block as the Python original showed it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from typing import Any, Optional
 
+from ._native import SealedBlock, Transaction
 from ._native import merkle_root as _merkle_root
 from .utils import BlockchainOperationError
 
@@ -34,7 +38,19 @@ class Block:
     # So that vars(block) holds what it held in the original, and nothing else.
     __slots__ = ("__dict__", "__weakref__", "_bits", "_stored")
 
-    def __init__(self, index, timestamp, data, previous_hash, nonce=0, hash=None, merkle_root=None):
+    _bits: int
+    _stored: Optional[SealedBlock]
+
+    def __init__(
+        self,
+        index: int,
+        timestamp: float,
+        data: Any,
+        previous_hash: str,
+        nonce: int = 0,
+        hash: Optional[str] = None,
+        merkle_root: Optional[str] = None,
+    ) -> None:
         self.index = index
         self.timestamp = timestamp
         self.data = data
@@ -46,13 +62,13 @@ class Block:
         self._bits = _EASIEST_BITS
 
     @classmethod
-    def _of(cls, stored):
+    def _of(cls, stored: SealedBlock) -> Block:
         """Shows a block of a chain."""
         block = cls.__new__(cls)
         block._show(stored)
         return block
 
-    def _show(self, stored):
+    def _show(self, stored: SealedBlock) -> None:
         is_genesis = stored.height == 0
         self.index = stored.height
         self.timestamp = stored.timestamp_ms / 1000
@@ -64,15 +80,15 @@ class Block:
         self._stored = stored
         self._bits = stored.bits
 
-    def calculate_hash(self):
+    def calculate_hash(self) -> str:
         """Computes SHA-256 of the header that the attributes, as they are now, give. Returns it in hexadecimal."""
         return hashlib.sha256(self._header()).hexdigest()
 
-    def calculate_merkle_root(self):
+    def calculate_merkle_root(self) -> str:
         """Computes the Merkle root over ``data`` as it is now (RFC 6962, section 2.1). Returns it in hexadecimal."""
         return _merkle_root(self._leaves()).hex()
 
-    def _header(self):
+    def _header(self) -> bytes:
         """The 118 bytes that are hashed (docs/chain-format.md)."""
         try:
             return b"".join(
@@ -90,7 +106,7 @@ class Block:
         except (TypeError, ValueError, OverflowError) as error:
             raise BlockchainOperationError(f"the block has no hash: {error}") from error
 
-    def _leaves(self):
+    def _leaves(self) -> list[bytes]:
         items = self.data if isinstance(self.data, (list, tuple)) else [self.data]
         stored = self._stored.transactions if self._stored else []
         return [
@@ -98,7 +114,7 @@ class Block:
             for position, item in enumerate(items)
         ]
 
-    def _is_changed(self):
+    def _is_changed(self) -> bool:
         """Whether it no longer says what the chain says."""
         stored = self._stored
         return (
@@ -108,18 +124,18 @@ class Block:
             or self.calculate_hash() != stored.hash
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Block {self.index} {self.hash}>"
 
 
-def _text(item):
+def _text(item: Any) -> str:
     try:
         return json.dumps(item)
     except (TypeError, ValueError, RecursionError) as error:
         raise BlockchainOperationError(f"a transaction cannot be written as JSON: {error}") from error
 
 
-def _leaf(text, position, stored, index):
+def _leaf(text: str, position: int, stored: Optional[Transaction], index: int) -> bytes:
     """The bytes that stand for a transaction in the tree: who signed, its number among theirs, what was said."""
     if stored is None:
         return _ZERO_HASH + position.to_bytes(8, "big") + _content_hash(text.encode(), _NO_SALT)
@@ -130,12 +146,12 @@ def _leaf(text, position, stored, index):
     return bytes.fromhex(stored.key_id) + stored.sequence.to_bytes(8, "big") + content_hash
 
 
-def _content_hash(payload, signature):
+def _content_hash(payload: bytes, signature: bytes) -> bytes:
     sizes = len(payload).to_bytes(4, "big"), len(signature).to_bytes(2, "big")
     return hashlib.sha256(sizes[0] + payload + sizes[1] + signature).digest()
 
 
-def _hash_bytes(text):
+def _hash_bytes(text: str) -> bytes:
     """What stands in the header for a hash; any text, so that a block that was changed to nonsense still has one."""
     if text == "0":
         return _ZERO_HASH

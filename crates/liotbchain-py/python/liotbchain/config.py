@@ -5,7 +5,11 @@ above it. The names are those of the program ``liotbchain``, and so are the defa
 ``liotbchain receiver`` that are started in one folder use one chain.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping
+from typing import Optional
 
 from dotenv import dotenv_values, find_dotenv
 
@@ -19,14 +23,17 @@ DEFAULT_NONCE_LIMIT = 10_000_000
 DEFAULT_KEEP_PENDING = True
 
 
-def _settings():
+_Settings = Mapping[str, Optional[str]]
+
+
+def _settings() -> _Settings:
     found = find_dotenv(usecwd=True)
     # A password may hold a `$`.
     of_file = dotenv_values(found, interpolate=False) if found else {}
     return {**of_file, **os.environ}
 
 
-def _number(settings, name, default):
+def _number(settings: _Settings, name: str, default: int) -> int:
     text = settings.get(name)
     if text is None or not text.strip():
         return default
@@ -36,7 +43,7 @@ def _number(settings, name, default):
         raise DatabaseConfigurationError(f"{name} is {text!r}: expected a whole number") from None
 
 
-def _truth(settings, name, default):
+def _truth(settings: _Settings, name: str, default: bool) -> bool:
     text = settings.get(name)
     if text is None or not text.strip():
         return default

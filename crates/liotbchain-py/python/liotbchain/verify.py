@@ -21,6 +21,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 
 try:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -32,6 +33,8 @@ except ImportError as missing:
 VERSION = 1
 HEADER_SIZE = 118
 PAYLOAD_SIZE_MAX = 65_536
+SIGNATURE_SIZE_MAX = 65_535
+NETWORK_NAME_SIZE_MAX = 64
 DIFFICULTY_MAX = 16
 ZERO_HASH = bytes(32)
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -204,6 +207,12 @@ def verify(key, signature, payload):
 # The lines of an export ----------------------------------------------------------------------------------------
 
 
+def strict_integer(text):
+    if text == "-0":
+        raise ValueError("-0 is no unsigned number")
+    return int(text)
+
+
 def strict_object(pairs):
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
@@ -213,7 +222,7 @@ def strict_object(pairs):
 
 def read_line(number, line):
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=strict_object)
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=strict_object, parse_int=strict_integer)
     except (ValueError, RecursionError) as error:
         raise Fault(f"line {number}", f"not a line of JSON: {error}") from None
     if not isinstance(value, dict):
@@ -237,6 +246,15 @@ def unhex(text, size, field, **place):
     if size != len(text) // 2:
         raise Fault(field, f"{len(text) // 2} bytes, expected {size}", **place)
     return bytes.fromhex(text)
+
+
+def is_network_name(value):
+    if type(value) is not str or any(unicodedata.category(character) == "Cc" for character in value):
+        return False
+    try:
+        return 1 <= len(value.encode("utf-8")) <= NETWORK_NAME_SIZE_MAX
+    except UnicodeEncodeError:
+        return False
 
 
 def unsigned(size, value):
@@ -382,12 +400,12 @@ class Verifier:
         if transaction.get("key_id") != ZERO_HASH.hex() or transaction.get("signature") != "":
             raise Fault("signature", "the genesis transaction is unsigned, with an empty signature", **place)
         try:
-            rules = json.loads(transaction["payload"], object_pairs_hook=strict_object)
+            rules = json.loads(transaction["payload"], object_pairs_hook=strict_object, parse_int=strict_integer)
         except (ValueError, RecursionError) as error:
             raise Fault("payload", f"not the rules of a network: {error}", **place) from None
         shape = {
             "genesis": lambda value: value == "Genesis Block",
-            "network": lambda value: type(value) is str,
+            "network": is_network_name,
             "seal": lambda value: value == "on_count",
             "difficulty": lambda value: type(value) is int and 0 <= value <= DIFFICULTY_MAX,
             "unsigned": lambda value: type(value) is bool,
@@ -438,6 +456,8 @@ class Verifier:
             if not pruned:
                 raise Fault("pruned", "is said only where it is true", **place)
             key_id = unhex(key_id, 32, "key_id", **place)
+            if key_id == ZERO_HASH and height > 0 and not self.rules["unsigned"]:
+                raise Fault("key_id", "unsigned, which the genesis rules of this chain do not allow", **place)
             content_hash = unhex(content_hash, 32, "content_hash", **place)
             self.pruned += 1
         else:
@@ -471,6 +491,8 @@ class Verifier:
             raise Fault("signature", f"not base64: {error}", **place) from None
         if base64.b64encode(decoded).decode() != signature:
             raise Fault("signature", "not canonical base64", **place)
+        if len(decoded) > SIGNATURE_SIZE_MAX:
+            raise Fault("signature", f"{len(decoded)} bytes; allowed are up to {SIGNATURE_SIZE_MAX}", **place)
         return payload, decoded
 
     def check_signature(self, height, key_id, payload, signature, place):

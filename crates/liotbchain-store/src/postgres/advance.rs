@@ -29,8 +29,9 @@ const STATEMENT_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Advance<'a> {
     /// The right to make it.
     pub(super) right: &'a Right,
-    /// How many transactions may be pending before it, where that is said.
-    pub(super) pending: Option<u32>,
+    /// How many transactions may be pending before it, and from which place in the order of arrival on they are counted;
+    /// none where any may.
+    pub(super) pending: Option<(u32, i64)>,
     /// The tip that the caller knows.
     pub(super) expected_tip: BlockHash,
     /// How many blocks are taken off.
@@ -49,19 +50,19 @@ impl Advance<'_> {
                            FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
                 session.query(sql, &[holder, &epoch]).await?
             }
-            Some(pending) => {
+            Some((pending, begin)) => {
                 // In one statement, so that it costs no time on the way.
                 let sql = "SELECT holder = $1 AND epoch = $2 AND expires > clock_timestamp(), NOT EXISTS (
-                               SELECT FROM liotbchain.transactions WHERE height IS NULL OFFSET $3
+                               SELECT FROM liotbchain.transactions WHERE height IS NULL AND arrival >= $4 OFFSET $3
                            )
                            FROM liotbchain.seal_right WHERE singleton FOR UPDATE";
-                session.query(sql, &[holder, &epoch, &i64::from(pending)]).await?
+                session.query(sql, &[holder, &epoch, &i64::from(pending), &begin]).await?
             }
         };
         let (is_held, is_all) = rows.first().map_or((false, false), |row| (row.get(0), row.get(1)));
         match self.pending {
             _ if !is_held => Err(StoreError::RightLost.into()),
-            Some(expected) if !is_all => Err(StoreError::MorePending { expected }.into()),
+            Some((expected, _)) if !is_all => Err(StoreError::MorePending { expected }.into()),
             _ => Ok(()),
         }
     }
