@@ -17,6 +17,7 @@ pub mod merkle;
 pub mod mine;
 mod object;
 pub mod pow;
+pub mod proof;
 pub mod rules;
 pub mod transaction;
 
