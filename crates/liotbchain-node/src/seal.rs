@@ -343,9 +343,13 @@ impl Sealer {
         // What was not read is for the next round.
         let is_all = is_all && statements.len() == take;
         leave();
-        // Mining that gives up has answered, too.
-        self.is_partial_asked &= !is_all;
-        self.mine_and_commit(statements).await
+        let count = statements.len();
+        let (round, sealed) = self.mine_and_commit(statements).await?;
+        // Until all that was asked for is sealed, the end of it need not fill a block. Mining that gives up has answered, too.
+        if is_all && (sealed == count || matches!(round, Round::MiningFailed { .. })) {
+            self.is_partial_asked = false;
+        }
+        Ok(round)
     }
 
     /// Looks what another receiver has done.
@@ -457,7 +461,11 @@ impl Sealer {
         Ok(Some(Gathering::new(branch, sequences, statements, self.failed_timestamp_ms)))
     }
 
-    async fn mine_and_commit(&mut self, statements: Vec<VerifiedStatement>) -> Result<Round, StoreError> {
+    /// Mines statements, as many as there is time for, and stores their blocks. Returns how many were sealed.
+    async fn mine_and_commit(
+        &mut self,
+        statements: Vec<VerifiedStatement>,
+    ) -> Result<(Round, usize), StoreError> {
         let shared = Arc::clone(&self.shared);
         let Some(mut gathering) = self.gather(statements).await? else {
             return Err(StoreError::Corrupt("the chain is gone".to_owned()));
@@ -469,17 +477,21 @@ impl Sealer {
         });
         let (gathering, end) = self.keep_right_during(mining).await?;
         self.failed_timestamp_ms = gathering.failed_timestamp_ms;
+        let mut sealed = 0;
         if gathering.blocks.is_empty() {
             let (branch, sequences, _) = gathering.into_parts();
             (self.branch, self.sequences) = (Some(branch), sequences);
         } else {
-            let were_pending = gathering.blocks.iter().map(|it| it.block.transactions().len()).sum();
-            self.commit(expected_tip, gathering, FromQueue::First(were_pending)).await?;
+            let mined = gathering.blocks.iter().map(|it| it.block.transactions().len()).sum();
+            if self.commit(expected_tip, gathering, FromQueue::First(mined)).await? {
+                sealed = mined;
+            }
         }
-        Ok(match end {
+        let round = match end {
             MiningEnd::Gathered | MiningEnd::Cancelled => Round::More,
             MiningEnd::LimitReached { attempts } => Round::MiningFailed { attempts },
-        })
+        };
+        Ok((round, sealed))
     }
 
     /// Waits for the miners, and prolongs the right to seal meanwhile.

@@ -256,6 +256,21 @@ async fn every_mining_kernel_of_this_machine_makes_the_same_chain() {
     }
 }
 
+/// A round mines for about 20 ms, and then stores what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_mined_in_parts_is_sealed_to_its_end() {
+    let store = memory();
+    let difficulty = Difficulty::new(5).unwrap();
+    let ledger = open(&store, LedgerConfig { transactions_per_block: 30, difficulty, ..config() }).await;
+    ledger.submit(Signer::new(1).readings(0..21), Duration::ZERO).await.unwrap();
+    ledger.shutdown().await;
+
+    let ledger = open(&store, LedgerConfig { transactions_per_block: 2, difficulty, ..config() }).await;
+    assert_eq!(tokio::time::timeout(WAIT, ledger.mine_pending()).await.unwrap().unwrap(), None);
+    assert_eq!((ledger.status().height, ledger.status().pending), (11, 0));
+    assert_valid(&store, 21).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_read_in_parts_is_sealed_to_its_end() {
     let store = memory();

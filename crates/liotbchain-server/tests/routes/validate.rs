@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use liotbchain_core::Target;
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -52,7 +53,13 @@ async fn names_the_first_fault_on_disk() {
     let message = format!("Block 2 is not valid: {}", fault["reason"].as_str().unwrap());
     assert_eq!(verdict["message"], message);
 
-    edit(folder.path(), "UPDATE blocks SET nonce = nonce + 1 WHERE height = 1");
+    // One in 256 would do as proof of work as well.
+    let mut header = receiver.ledger.store().blocks(1, 1, 1).await.unwrap()[0].block.header.clone();
+    let target = Target::from_bits(header.bits).unwrap();
+    while target.is_met_by(&header.compute_hash()) {
+        header.nonce += 1;
+    }
+    edit(folder.path(), &format!("UPDATE blocks SET nonce = {} WHERE height = 1", header.nonce));
     let verdict = receiver.get_json("/validate").await;
     assert_eq!((&verdict["fault"]["block"], &verdict["fault"]["transaction"]), (&json!(1), &json!(null)));
     assert_eq!(verdict["fault"]["field"], "nonce");
