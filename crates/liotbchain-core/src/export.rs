@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Height,
-    block::{Block, CheckedBlock},
+    block::{Block, CheckedBlock, Header},
     chain::{Branch, ChainFault, Validator},
     codec::{self, DecodeError},
     hash::{BlockHash, ContentHash, KeyId},
@@ -97,6 +97,46 @@ pub struct LineTransaction<'a> {
     content_hash: Option<ContentHash>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pruned: Option<bool>,
+}
+
+impl LineTransaction<'_> {
+    /// Returns the transaction, none where it is neither whole nor pruned.
+    pub(crate) fn into_transaction(self) -> Option<Transaction> {
+        let Self { key_id, sequence, payload, signature, content_hash, pruned } = self;
+        let content = match (payload, signature, content_hash, pruned) {
+            (Some(payload), Some(signature), None, None) => {
+                let signature = STANDARD.decode(signature.as_bytes()).ok()?;
+                Content::Full(Statement { key_id, payload: payload.into_owned(), signature }.into())
+            }
+            (None, None, Some(content_hash), Some(true)) => Content::Pruned { key_id, content_hash },
+            _ => return None,
+        };
+        Some(Transaction { sequence, content })
+    }
+}
+
+impl<'a> From<&'a Transaction> for LineTransaction<'a> {
+    fn from(transaction: &'a Transaction) -> Self {
+        let sequence = transaction.sequence;
+        match &transaction.content {
+            Content::Full(statement) => Self {
+                key_id: statement.key_id,
+                sequence,
+                payload: Some(statement.payload.as_str().into()),
+                signature: Some(STANDARD.encode(&statement.signature).into()),
+                content_hash: None,
+                pruned: None,
+            },
+            Content::Pruned { key_id, content_hash } => Self {
+                key_id: *key_id,
+                sequence,
+                payload: None,
+                signature: None,
+                content_hash: Some(*content_hash),
+                pruned: Some(true),
+            },
+        }
+    }
 }
 
 /// Why a text is not a valid export.
@@ -232,24 +272,7 @@ pub fn key_line(public_key: &PublicKey) -> String {
 
 /// Returns the line of a block.
 pub fn block_line(block: &Block) -> String {
-    let transactions = block.transactions.iter().map(|transaction| match &transaction.content {
-        Content::Full(statement) => LineTransaction {
-            key_id: statement.key_id,
-            sequence: transaction.sequence,
-            payload: Some(statement.payload.as_str().into()),
-            signature: Some(STANDARD.encode(&statement.signature).into()),
-            content_hash: None,
-            pruned: None,
-        },
-        Content::Pruned { key_id, content_hash } => LineTransaction {
-            key_id: *key_id,
-            sequence: transaction.sequence,
-            payload: None,
-            signature: None,
-            content_hash: Some(*content_hash),
-            pruned: Some(true),
-        },
-    });
+    let transactions = block.transactions.iter().map(LineTransaction::from);
     to_line(&Line::Block {
         height: block.header.height,
         hash: block.header.compute_hash(),
@@ -362,11 +385,7 @@ impl Reader {
         header: &str,
         transactions: Vec<LineTransaction<'_>>,
     ) -> Result<CheckedBlock, ExportError> {
-        // What is no lower-case hexadecimal is no header: it decodes as no bytes at all.
-        let is_lower_case = !header.bytes().any(|byte| byte.is_ascii_uppercase());
-        let header = hex::decode(header).ok().filter(|_| is_lower_case).unwrap_or_default();
-        let header =
-            codec::decode_header_bytes(&header).map_err(|error| ExportError::Header { height, error })?;
+        let header = parse_header(header).map_err(|error| ExportError::Header { height, error })?;
         if header.height != height {
             return Err(ExportError::BlockLine { height, field: "height" });
         }
@@ -374,7 +393,7 @@ impl Reader {
             return Err(ExportError::BlockLine { height, field: "hash" });
         }
         let transactions = transactions.into_iter().enumerate().map(|(position, transaction)| {
-            to_transaction(transaction).ok_or(ExportError::Transaction { height, position })
+            transaction.into_transaction().ok_or(ExportError::Transaction { height, position })
         });
         let block = Block { header, transactions: transactions.collect::<Result<_, _>>()? };
         let checked = self.validator.push(block)?;
@@ -404,17 +423,12 @@ impl Reader {
     }
 }
 
-fn to_transaction(line: LineTransaction<'_>) -> Option<Transaction> {
-    let LineTransaction { key_id, sequence, payload, signature, content_hash, pruned } = line;
-    let content = match (payload, signature, content_hash, pruned) {
-        (Some(payload), Some(signature), None, None) => {
-            let signature = STANDARD.decode(signature.as_bytes()).ok()?;
-            Content::Full(Statement { key_id, payload: payload.into_owned(), signature }.into())
-        }
-        (None, None, Some(content_hash), Some(true)) => Content::Pruned { key_id, content_hash },
-        _ => return None,
-    };
-    Some(Transaction { sequence, content })
+/// Reads a header in hexadecimal.
+pub(crate) fn parse_header(text: &str) -> Result<Header, DecodeError> {
+    // What is no lower-case hexadecimal is no header: it decodes as no bytes at all.
+    let is_lower_case = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let bytes = hex::decode(text).ok().filter(|_| is_lower_case).unwrap_or_default();
+    codec::decode_header_bytes(&bytes)
 }
 
 #[cfg(test)]

@@ -41,6 +41,21 @@ pub fn compute_root(leaf_hashes: impl IntoIterator<Item = [u8; 32]>) -> Root {
     root_of(&waiting)
 }
 
+/// Computes the path from a leaf to the root over all leaf hashes, from the leaf's neighbour upwards (RFC 9162, section
+/// 2.1.3.1). Empty where there is no such leaf.
+pub fn compute_path(leaf_hashes: &[[u8; 32]], index: usize) -> Vec<[u8; 32]> {
+    let mut path = Vec::new();
+    let (mut leaves, mut index) = (leaf_hashes, index);
+    while leaves.len() > 1 && index < leaves.len() {
+        let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+        let other = if index < left.len() { right } else { left };
+        path.push(compute_root(other.iter().copied()).0);
+        (leaves, index) = if index < left.len() { (left, index) } else { (right, index - left.len()) };
+    }
+    path.reverse();
+    path
+}
+
 /// Returns the root over perfect subtrees, the largest first.
 fn root_of(nodes: &[[u8; 32]]) -> Root {
     let mut nodes = nodes.iter().rev();
