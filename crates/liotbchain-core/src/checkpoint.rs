@@ -147,12 +147,16 @@ pub fn parse_hash(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+    const TEXT: &str =
+        "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
     #[test]
     fn text_round_trips() {
         let checkpoint: Checkpoint = TEXT.parse().unwrap();
-        assert_eq!((checkpoint.origin.as_str(), checkpoint.size), ("example.com/behind-the-sofa", 20_852_163));
+        assert_eq!(
+            (checkpoint.origin.as_str(), checkpoint.size),
+            ("example.com/behind-the-sofa", 20_852_163)
+        );
         assert_eq!(checkpoint.to_string(), TEXT);
         let more = format!("{TEXT}more\n");
         assert_eq!(more.parse::<Checkpoint>().unwrap().to_string(), more);

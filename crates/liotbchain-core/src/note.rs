@@ -49,7 +49,9 @@ pub enum NoteError {
         line: usize,
     },
     /// A name that a key cannot have.
-    #[error("the name of a key must have 1 to {NAME_SIZE_MAX} bytes, and no space, plus or control character")]
+    #[error(
+        "the name of a key must have 1 to {NAME_SIZE_MAX} bytes, and no space, plus or control character"
+    )]
     Name,
     /// A text that is no verifier key.
     #[error("not a verifier key: expected NAME+HASH+BASE64")]
@@ -72,7 +74,9 @@ pub enum NoteError {
     #[error("not signed by {0}")]
     NotSigned(String),
     /// A signature in the name of a key is not that key's.
-    #[error("the signature in the name of {0} does not verify: the note was changed, or the key is another one")]
+    #[error(
+        "the signature in the name of {0} does not verify: the note was changed, or the key is another one"
+    )]
     BadSignature(String),
 }
 
@@ -317,7 +321,8 @@ pub fn parse_signatures(text: &str) -> Result<Vec<NoteSignature>, NoteError> {
     }
     let lines = text.strip_suffix('\n').ok_or(NoteError::Form)?.split('\n');
     let parse = |(line, text)| NoteSignature::parse(text).ok_or(NoteError::SignatureLine { line });
-    let signatures: Vec<_> = (1..).zip(lines).take(SIGNATURES_MAX + 1).map(parse).collect::<Result<_, _>>()?;
+    let signatures: Vec<_> =
+        (1..).zip(lines).take(SIGNATURES_MAX + 1).map(parse).collect::<Result<_, _>>()?;
     if signatures.len() > SIGNATURES_MAX { Err(NoteError::TooLarge) } else { Ok(signatures) }
 }
 
@@ -412,10 +417,7 @@ mod tests {
             ("PeterNeumann+c74f20a3+ARpc", NoteError::Key),
             ("+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", NoteError::Name),
             ("Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", NoteError::Name),
-            (
-                "PeterNeumann+c74f20a3+Bhpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
-                NoteError::KeyType(6),
-            ),
+            ("PeterNeumann+c74f20a3+Bhpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", NoteError::KeyType(6)),
             (
                 "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
                 NoteError::KeyHash { got: "c74f20a4".into(), expected: "c74f20a3".into() },

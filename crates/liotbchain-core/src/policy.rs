@@ -260,13 +260,7 @@ impl Reader {
         Ok(())
     }
 
-    fn witness(
-        &mut self,
-        line: usize,
-        name: &str,
-        key: &str,
-        url: Option<&str>,
-    ) -> Result<(), PolicyError> {
+    fn witness(&mut self, line: usize, name: &str, key: &str, url: Option<&str>) -> Result<(), PolicyError> {
         let key = parse_key(line, key, NoteKeyKind::Cosigner)?;
         check_new(line, &self.witnesses, &key)?;
         self.define(line, name, Member::Witness(self.witnesses.len()))?;

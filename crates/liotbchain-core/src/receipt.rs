@@ -85,6 +85,17 @@ pub struct Receipt {
     pub anchor: Anchor,
 }
 
+/// The proof that a block stands on a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockProof {
+    /// Hash of the genesis block: which chain it is.
+    pub genesis: BlockHash,
+    /// The block, with no entries.
+    pub block: ProvenBlock,
+    /// What it ends in.
+    pub anchor: Anchor,
+}
+
 /// The proof that these are all transactions of a key on a part of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyHistory {
@@ -128,7 +139,9 @@ pub enum ReceiptError {
     #[error("neither a header nor a checkpoint stands at the end of the path")]
     NoAnchor,
     /// The header at the end is of another height.
-    #[error("the header at the end of the path has height {got}: a tree of {size} blocks is that of height {size}")]
+    #[error(
+        "the header at the end of the path has height {got}: a tree of {size} blocks is that of height {size}"
+    )]
     AnchorHeight {
         /// The header's.
         got: Height,
@@ -218,8 +231,8 @@ pub enum ReceiptError {
         /// The rule.
         error: StatementError,
     },
-    /// Not one transaction.
-    #[error("a receipt shows one transaction: this one shows {got}")]
+    /// Not the one transaction of a receipt, or transactions in the proof of a block.
+    #[error("{got} transactions are shown: expected one in a receipt, none in the proof of a block")]
     Entries {
         /// How many there are.
         got: usize,
@@ -251,7 +264,9 @@ pub enum ReceiptError {
         height: Height,
     },
     /// A number of the key is missing.
-    #[error("transaction {expected} of the key is missing: {got} of block {height} follows on the one before")]
+    #[error(
+        "transaction {expected} of the key is missing: {got} of block {height} follows on the one before"
+    )]
     Gap {
         /// The block's height.
         height: Height,
@@ -336,6 +351,17 @@ pub struct ProvenReceipt {
     pub anchor: ProvenAnchor,
 }
 
+/// What the proof of a block shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenBlockProof {
+    /// Which chain it is.
+    pub genesis: BlockHash,
+    /// The block.
+    pub block: BlockSummary,
+    /// What it ends in.
+    pub anchor: ProvenAnchor,
+}
+
 /// What the history of a key shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenKeyHistory {
@@ -375,7 +401,8 @@ impl Anchor {
     /// [`ReceiptError`].
     pub fn verify(&self, genesis: BlockHash) -> Result<ProvenAnchor, ReceiptError> {
         let block = self.header.as_ref().map(|header| self.check_header(header)).transpose()?;
-        let checkpoint = self.checkpoint.as_ref().map(|note| self.check_checkpoint(note, genesis)).transpose()?;
+        let checkpoint =
+            self.checkpoint.as_ref().map(|note| self.check_checkpoint(note, genesis)).transpose()?;
         let root = match (&self.header, &checkpoint) {
             (None, None) => return Err(ReceiptError::NoAnchor),
             (Some(header), None) => header.history_root,
@@ -439,7 +466,11 @@ impl ProvenBlock {
         Self { header: block.header.clone(), transactions, entries: entries.collect(), history_path }
     }
 
-    fn verify(&self, anchor: &ProvenAnchor, public_key: Option<&PublicKey>) -> Result<BlockSummary, ReceiptError> {
+    fn verify(
+        &self,
+        anchor: &ProvenAnchor,
+        public_key: Option<&PublicKey>,
+    ) -> Result<BlockSummary, ReceiptError> {
         let summary = summarize(&self.header)?;
         let height = summary.height;
         match &self.history_path {
@@ -453,7 +484,8 @@ impl ProvenBlock {
         }
         for entry in &self.entries {
             let position = entry.position;
-            let (index, size, root) = (position.into(), self.transactions.into(), self.header.transactions_root);
+            let (index, size, root) =
+                (position.into(), self.transactions.into(), self.header.transactions_root);
             proof::verify_inclusion(entry.transaction.leaf_hash(), index, size, &entry.path, root)
                 .map_err(|error| ReceiptError::Inclusion { height, position, error })?;
             if let Content::Full(statement) = &entry.transaction.content {
@@ -508,6 +540,22 @@ impl Receipt {
             position: entry.position,
             anchor,
         })
+    }
+}
+
+impl BlockProof {
+    /// Checks all that the proof shows by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiptError`] names the first rule that it breaks.
+    pub fn verify(&self) -> Result<ProvenBlockProof, ReceiptError> {
+        if !self.block.entries.is_empty() {
+            return Err(ReceiptError::Entries { got: self.block.entries.len() });
+        }
+        let anchor = self.anchor.verify(self.genesis)?;
+        let block = self.block.verify(&anchor, None)?;
+        Ok(ProvenBlockProof { genesis: self.genesis, block, anchor })
     }
 }
 
@@ -575,7 +623,14 @@ impl KeyHistory {
             let next = seen.map_or(0, |(.., last)| if behind == 1 { last } else { last.saturating_add(1) });
             next..next
         });
-        Ok(ProvenKeyHistory { genesis: self.genesis, key_id: self.key_id, sequences, pruned, complete_to, anchor })
+        Ok(ProvenKeyHistory {
+            genesis: self.genesis,
+            key_id: self.key_id,
+            sequences,
+            pruned,
+            complete_to,
+            anchor,
+        })
     }
 }
 
@@ -591,7 +646,8 @@ impl Consistency {
         if from.size == 0 && self.path.is_empty() {
             // Every tree begins with the empty one; both anchors have proven the genesis block.
         } else {
-            proof::verify_consistency(from.size, from.root, to.size, to.root, &self.path).map_err(inconsistent)?;
+            proof::verify_consistency(from.size, from.root, to.size, to.root, &self.path)
+                .map_err(inconsistent)?;
         }
         if let Some(path) = &self.header_path {
             let block = from.block.as_ref().ok_or(ReceiptError::NoAnchor)?;

@@ -3,7 +3,9 @@
 //! The store decides what is true; nothing here runs ahead of it. What the ledger keeps in memory (the tip, statements
 //! that it verified, requests that wait) can be thrown away at any moment, and is, whenever the store failed.
 
+pub mod checkpoints;
 pub mod ledger;
+pub mod prove;
 pub mod transfer;
 pub mod validate;
 
@@ -11,9 +13,11 @@ mod pending_count;
 mod seal;
 mod waiting;
 
+pub use checkpoints::CheckpointSigner;
 pub use ledger::{
     Acknowledgement, Ledger, LedgerConfig, LedgerError, LedgerStatus, SealedBlock, Sealing, Submission,
 };
+pub use prove::{ProveError, Prover, Vouchers};
 pub use transfer::{Export, TransferError, TransferProgress, Transferred};
 pub use validate::{Fault, ValidateOptions, Validation, validate, validate_with};
 

@@ -14,8 +14,8 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use liotbchain_core::{
-    Block, BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
-    VerifiedStatement, Work,
+    Block, BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Statement, TimestampMs,
+    TransactionId, VerifiedStatement, Work,
 };
 
 /// Keeps one chain and what waits to enter it.
@@ -148,8 +148,21 @@ pub trait Store: Send + Sync {
     /// more after transactions of `bytes` bytes were read, so that memory is bounded. All from one snapshot.
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError>;
 
+    /// Returns the header of a block of the best chain, without its transactions.
+    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError>;
+
     /// Returns the height of a block of the best chain.
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError>;
+
+    /// Returns nodes of the Merkle tree over the hashes of all blocks of the best chain, by level and place on it; on level 0
+    /// are the leaf hashes. None where the best chain does not complete the node. All from one snapshot.
+    async fn history_nodes(&self, places: &[(u8, u64)]) -> Result<Vec<Option<[u8; 32]>>, StoreError>;
+
+    /// Returns heights of the blocks of the best chain that hold transactions of a key, from a height upwards.
+    async fn key_heights(&self, key_id: KeyId, from: Height, limit: u32) -> Result<Vec<Height>, StoreError>;
+
+    /// Returns the height of the last block below a height that holds transactions of a key.
+    async fn key_height_below(&self, key_id: KeyId, height: Height) -> Result<Option<Height>, StoreError>;
 
     /// Returns the canonical bytes of a block that is not on the best chain.
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError>;

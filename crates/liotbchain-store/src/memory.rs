@@ -3,7 +3,7 @@
 //! **Nothing is durable.** When the process ends, the chain and all that was acknowledged is gone.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use liotbchain_core::{
-    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Rules, Statement, TimestampMs, TransactionId,
-    Work,
+    BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Rules, Statement, TimestampMs,
+    TransactionId, Work,
     chain::MEDIAN_BLOCKS,
     codec,
     merkle::{self, Frontier, Node},
@@ -48,6 +48,8 @@ struct Key {
     public_key: Option<PublicKey>,
     /// How many transactions the best chain holds.
     transactions: u64,
+    /// The blocks that hold them.
+    heights: BTreeSet<Height>,
 }
 
 struct Row {
@@ -194,7 +196,9 @@ impl State {
             self.side_blocks.insert(hash, bytes);
         }
         for transaction in &block.transactions {
-            self.keys.entry(transaction.key_id()).or_default().transactions -= 1;
+            let key = self.keys.entry(transaction.key_id()).or_default();
+            key.transactions -= 1;
+            key.heights.remove(&block.header.height);
         }
         for id in ids.into_iter().flatten() {
             if let Some(row) = self.transactions.get_mut(&id) {
@@ -217,7 +221,9 @@ impl State {
         self.side_blocks.remove(&block.hash());
         for (position, (transaction, id)) in (0u32..).zip(block.transactions().iter().zip(block.ids())) {
             let (Some(statement), Some(id)) = (transaction.statement(), id) else { continue };
-            self.keys.entry(statement.key_id).or_default().transactions += 1;
+            let key = self.keys.entry(statement.key_id).or_default();
+            key.transactions += 1;
+            key.heights.insert(block.height());
             let place = Some((block.height(), position));
             if let Some(row) = self.transactions.get_mut(id) {
                 row.place = place;
@@ -456,9 +462,35 @@ impl Store for MemoryStore {
         Ok(blocks)
     }
 
+    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
+        Ok(self.state().blocks.get(height as usize).map(|block| block.block.header.clone()))
+    }
+
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
         let state = self.state();
         Ok(state.blocks.iter().rev().find(|block| block.hash == hash).map(|block| block.block.header.height))
+    }
+
+    async fn history_nodes(&self, places: &[(u8, u64)]) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
+        let state = self.state();
+        let size = state.blocks.len() as u64;
+        // Nodes of a branch that was left may lie behind the end.
+        let is_complete = |level: u8, index: u64| index < size.checked_shr(level.into()).unwrap_or(0);
+        let node = |(level, index): &(u8, u64)| {
+            state.history_nodes.get(&(*level, *index)).copied().filter(|_| is_complete(*level, *index))
+        };
+        Ok(places.iter().map(node).collect())
+    }
+
+    async fn key_heights(&self, key_id: KeyId, from: Height, limit: u32) -> Result<Vec<Height>, StoreError> {
+        let state = self.state();
+        let heights = state.keys.get(&key_id).into_iter().flat_map(|key| key.heights.range(from..));
+        Ok(heights.take(limit as usize).copied().collect())
+    }
+
+    async fn key_height_below(&self, key_id: KeyId, height: Height) -> Result<Option<Height>, StoreError> {
+        let state = self.state();
+        Ok(state.keys.get(&key_id).and_then(|key| key.heights.range(..height).next_back().copied()))
     }
 
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {

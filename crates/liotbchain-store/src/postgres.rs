@@ -37,7 +37,8 @@ use std::{
 use async_trait::async_trait;
 use deadpool::managed::Pool;
 use liotbchain_core::{
-    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
+    BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
+    merkle,
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Row;
@@ -422,8 +423,51 @@ impl Store for PostgresStore {
         Ok(blocks)
     }
 
+    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
+        let sql = "SELECT * FROM liotbchain.blocks WHERE height = $1";
+        let rows = self.read(sql, &[&i64::from(height)]).await?;
+        rows.first().map(|row| Ok(reader::Tip::read(row)?.header)).transpose()
+    }
+
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
         let rows = self.read("SELECT height FROM liotbchain.blocks WHERE hash = $1", &[&&hash.0[..]]).await?;
+        rows.first().map(|row| row::number(row, "height")).transpose()
+    }
+
+    async fn history_nodes(&self, places: &[(u8, u64)]) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
+        let levels: Vec<i32> = places.iter().map(|(level, _)| i32::from(*level)).collect();
+        // No index is longer than 63 bits: -1 finds nothing.
+        let indexes: Vec<i64> = places.iter().map(|(_, index)| i64::try_from(*index).unwrap_or(-1)).collect();
+        let sql = "SELECT p.level, coalesce(n.hash, b.hash) AS hash
+                   FROM unnest($1::integer[], $2::bigint[]) WITH ORDINALITY AS p (level, idx, place)
+                   LEFT JOIN liotbchain.history_nodes n ON n.level = p.level AND n.idx = p.idx
+                   LEFT JOIN liotbchain.blocks b ON p.level = 0 AND b.height = p.idx
+                   ORDER BY p.place";
+        let rows = self.read(sql, &[&levels, &indexes]).await?;
+        let node = |row: &Row| {
+            if row::column::<Option<&[u8]>>(row, "hash")?.is_none() {
+                return Ok(None);
+            }
+            let hash = row::bytes32(row, "hash")?;
+            let is_leaf = row::column::<i32>(row, "level")? == 0;
+            Ok(Some(if is_leaf { merkle::leaf_hash(&hash) } else { hash }))
+        };
+        rows.iter().map(node).collect()
+    }
+
+    async fn key_heights(&self, key_id: KeyId, from: Height, limit: u32) -> Result<Vec<Height>, StoreError> {
+        let sql = "SELECT height FROM liotbchain.key_blocks
+                   WHERE key = (SELECT key FROM liotbchain.keys WHERE key_id = $1) AND height >= $2
+                   ORDER BY height LIMIT $3";
+        let rows = self.read(sql, &[&&key_id.0[..], &i64::from(from), &i64::from(limit)]).await?;
+        rows.iter().map(|row| row::number(row, "height")).collect()
+    }
+
+    async fn key_height_below(&self, key_id: KeyId, height: Height) -> Result<Option<Height>, StoreError> {
+        let sql = "SELECT height FROM liotbchain.key_blocks
+                   WHERE key = (SELECT key FROM liotbchain.keys WHERE key_id = $1) AND height < $2
+                   ORDER BY height DESC LIMIT 1";
+        let rows = self.read(sql, &[&&key_id.0[..], &i64::from(height)]).await?;
         rows.first().map(|row| row::number(row, "height")).transpose()
     }
 

@@ -28,7 +28,7 @@ use std::{
 
 use async_trait::async_trait;
 use liotbchain_core::{
-    BlockHash, Branch, CheckedBlock, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
+    BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Statement, TimestampMs, TransactionId,
 };
 use tokio::task;
 
@@ -202,8 +202,25 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::blocks(connection, from, limit, bytes)).await
     }
 
+    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
+        self.readers.read(move |connection| rows::header(connection, height)).await
+    }
+
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {
         self.readers.read(move |connection| rows::height_of(connection, hash)).await
+    }
+
+    async fn history_nodes(&self, places: &[(u8, u64)]) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
+        let places = places.to_vec();
+        self.readers.read(move |connection| rows::history_nodes(connection, &places)).await
+    }
+
+    async fn key_heights(&self, key_id: KeyId, from: Height, limit: u32) -> Result<Vec<Height>, StoreError> {
+        self.readers.read(move |connection| rows::key_heights(connection, key_id, from, limit)).await
+    }
+
+    async fn key_height_below(&self, key_id: KeyId, height: Height) -> Result<Option<Height>, StoreError> {
+        self.readers.read(move |connection| rows::key_height_below(connection, key_id, height)).await
     }
 
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::{Anchor, Consistency, Entry, FILE_SIZE_MAX, KeyHistory, Path, ProvenBlock, Receipt};
+use super::{Anchor, BlockProof, Consistency, Entry, FILE_SIZE_MAX, KeyHistory, Path, ProvenBlock, Receipt};
 use crate::{
     Height,
     checkpoint::parse_hash,
@@ -22,6 +22,8 @@ use crate::{
 pub enum ProofFile {
     /// That one transaction stands on a chain.
     Receipt(Box<Receipt>),
+    /// That one block does.
+    Block(Box<BlockProof>),
     /// That these are all transactions of a key.
     KeyHistory(Box<KeyHistory>),
     /// That a later history begins with an earlier one.
@@ -68,6 +70,14 @@ enum FileJson<'a> {
         genesis: BlockHash,
         #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         public_key: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        block: BlockJson<'a>,
+        #[serde(borrow)]
+        anchor: AnchorJson<'a>,
+    },
+    Block {
+        version: u32,
+        genesis: BlockHash,
         #[serde(borrow)]
         block: BlockJson<'a>,
         #[serde(borrow)]
@@ -234,6 +244,12 @@ impl ProofFile {
                 block: (&receipt.block).into(),
                 anchor: (&receipt.anchor).into(),
             },
+            Self::Block(proof) => FileJson::Block {
+                version: 1,
+                genesis: proof.genesis,
+                block: (&proof.block).into(),
+                anchor: (&proof.anchor).into(),
+            },
             Self::KeyHistory(history) => FileJson::KeyHistory {
                 version: 1,
                 genesis: history.genesis,
@@ -272,6 +288,10 @@ impl ProofFile {
                 let (block, anchor) = (block.try_into()?, anchor.try_into()?);
                 Self::Receipt(Receipt { genesis, public_key: parse_pem(public_key)?, block, anchor }.into())
             }
+            FileJson::Block { version: 1, genesis, block, anchor } => {
+                let (block, anchor) = (block.try_into()?, anchor.try_into()?);
+                Self::Block(BlockProof { genesis, block, anchor }.into())
+            }
             FileJson::KeyHistory { version: 1, genesis, key_id, public_key, from, to, blocks, anchor } => {
                 let public_key = parse_pem(public_key)?;
                 let blocks: Result<_, _> = blocks.into_iter().map(ProvenBlock::try_from).collect();
@@ -284,6 +304,7 @@ impl ProofFile {
                 Self::Consistency(Consistency { genesis, from, to, path, header_path }.into())
             }
             FileJson::Receipt { version: got, .. }
+            | FileJson::Block { version: got, .. }
             | FileJson::KeyHistory { version: got, .. }
             | FileJson::Consistency { version: got, .. } => return Err(FileError::Version { got }),
         })

@@ -84,8 +84,9 @@ impl Receipt {
         if text.len() > FILE_SIZE_MAX {
             return Err(TlogProofError::TooLarge);
         }
-        let (head, checkpoint) =
-            text.split_once("\n\n").ok_or(TlogProofError::Line { line: 1, expected: "an empty line below" })?;
+        let (head, checkpoint) = text
+            .split_once("\n\n")
+            .ok_or(TlogProofError::Line { line: 1, expected: "an empty line below" })?;
         let mut lines = (1..).zip(head.split('\n'));
         if lines.next().is_none_or(|(_, line)| line != FIRST_LINE) {
             return Err(TlogProofError::FirstLine);

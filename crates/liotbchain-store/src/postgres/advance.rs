@@ -132,10 +132,10 @@ async fn take_off(session: &Session, height: Height) -> Result<(), Failure> {
     while let Some(from) = next {
         let blocks = read_blocks(session, from, u32::MAX, STATEMENT_BYTES_MAX).await?;
         next = blocks.last().and_then(|last| last.block.header.height.checked_add(1));
-        blocks
-            .iter()
-            .flat_map(|block| &block.block.transactions)
-            .for_each(|transaction| counts.add(transaction, -1));
+        for block in &blocks {
+            let (height, transactions) = (block.block.header.height, &block.block.transactions);
+            transactions.iter().for_each(|transaction| counts.add(height, transaction, -1));
+        }
         keep_aside(session, &blocks).await?;
     }
     let sql = "WITH undone AS (
@@ -178,7 +178,9 @@ async fn connect(
     seal(session, blocks).await?;
     insert_headers(session, history, total_work, blocks).await?;
     let mut counts = KeyCounts::default();
-    blocks.iter().flat_map(CheckedBlock::transactions).for_each(|transaction| counts.add(transaction, 1));
+    for block in blocks {
+        block.transactions().iter().for_each(|transaction| counts.add(block.height(), transaction, 1));
+    }
     counts.write(session).await
 }
 
@@ -376,21 +378,40 @@ async fn insert_headers(
     Ok(())
 }
 
-/// How many transactions of each key a move puts on the chain, or takes off it.
+/// How many transactions of each key a move puts on the chain, or takes off it, and of which blocks.
 #[derive(Default)]
-struct KeyCounts(BTreeMap<KeyId, i64>);
+struct KeyCounts {
+    numbers: BTreeMap<KeyId, i64>,
+    /// One a key and block, those to forget with false.
+    blocks: BTreeMap<(KeyId, Height), bool>,
+}
 
 impl KeyCounts {
-    fn add(&mut self, transaction: &Transaction, number: i64) {
-        *self.0.entry(transaction.key_id()).or_default() += number;
+    fn add(&mut self, height: Height, transaction: &Transaction, number: i64) {
+        let key_id = transaction.key_id();
+        *self.numbers.entry(key_id).or_default() += number;
+        self.blocks.insert((key_id, height), number > 0);
     }
 
     async fn write(&self, session: &Session) -> Result<(), Failure> {
-        let key_ids: Vec<&[u8]> = self.0.keys().map(|key_id| &key_id.0[..]).collect();
-        let numbers: Vec<i64> = self.0.values().copied().collect();
-        let sql = "UPDATE liotbchain.keys k SET transactions = k.transactions + i.number
+        let key_ids: Vec<&[u8]> = self.numbers.keys().map(|key_id| &key_id.0[..]).collect();
+        let numbers: Vec<i64> = self.numbers.values().copied().collect();
+        let in_blocks: Vec<&[u8]> = self.blocks.keys().map(|(key_id, _)| &key_id.0[..]).collect();
+        let heights: Vec<i64> = self.blocks.keys().map(|(_, height)| i64::from(*height)).collect();
+        let is_new: Vec<bool> = self.blocks.values().copied().collect();
+        let sql = "WITH places AS (
+                       SELECT k.key, i.height, i.is_new
+                       FROM unnest($3::bytea[], $4::bigint[], $5::boolean[]) AS i (key_id, height, is_new)
+                       JOIN liotbchain.keys k ON k.key_id = i.key_id
+                   ), new AS (
+                       INSERT INTO liotbchain.key_blocks (key, height) SELECT key, height FROM places WHERE is_new
+                   ), gone AS (
+                       DELETE FROM liotbchain.key_blocks b USING places p
+                       WHERE NOT p.is_new AND b.key = p.key AND b.height = p.height
+                   )
+                   UPDATE liotbchain.keys k SET transactions = k.transactions + i.number
                    FROM unnest($1::bytea[], $2::bigint[]) AS i (key_id, number) WHERE k.key_id = i.key_id";
-        session.execute(sql, &[&key_ids, &numbers]).await?;
+        session.execute(sql, &[&key_ids, &numbers, &in_blocks, &heights, &is_new]).await?;
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Tip {
 }
 
 impl Tip {
-    fn read(row: &Row) -> Result<Self, StoreError> {
+    pub fn read(row: &Row) -> Result<Self, StoreError> {
         let height = number(row, "height")?;
         let version: i32 = column(row, "version")?;
         if version != i32::from(Header::VERSION) {

@@ -77,13 +77,19 @@ fn disconnect_block(connection: &Connection, height: Height) -> Result<(), Store
     let bytes = codec::encode_block(&block).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let keep = "INSERT INTO side_blocks (hash, prev_block_hash, height, bytes) VALUES (?1, ?2, ?3, ?4)";
     connection.prepare_cached(keep)?.execute((&hash.0, &block.header.prev_block_hash.0, height, bytes))?;
-    let mut counts = HashMap::new();
+    let mut counts: HashMap<KeyId, i64> = HashMap::new();
     for transaction in &block.transactions {
         *counts.entry(transaction.key_id()).or_default() -= 1;
     }
     let release = "UPDATE transactions SET height = NULL, position = NULL, sequence = NULL WHERE height = ?1";
     connection.prepare_cached(release)?.execute([height])?;
     connection.prepare_cached("DELETE FROM blocks WHERE height = ?1")?.execute([height])?;
+    let forget =
+        "DELETE FROM key_blocks WHERE key = (SELECT key FROM keys WHERE key_id = ?1) AND height = ?2";
+    let mut forget = connection.prepare_cached(forget)?;
+    for key_id in counts.keys() {
+        forget.execute((&key_id.0, height))?;
+    }
     count_transactions(connection, counts)
 }
 
@@ -195,6 +201,10 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
             return Err(StoreError::AlreadySealed);
         }
         *counts.entry(statement.key_id).or_default() += 1;
+    }
+    let mut place = connection.prepare_cached("INSERT INTO key_blocks (key, height) VALUES (?1, ?2)")?;
+    for key_id in counts.keys() {
+        place.execute((keys.number(key_id)?, height))?;
     }
     count_transactions(connection, counts)
 }

@@ -91,6 +91,51 @@ pub(super) fn frontier(connection: &Connection, size: u64, last: BlockHash) -> R
     })
 }
 
+/// Returns nodes of the history tree, the leaves with them, which follow from the blocks' hashes.
+pub(super) fn history_nodes(
+    connection: &Connection,
+    places: &[(u8, u64)],
+) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
+    let mut node =
+        connection.prepare_cached("SELECT hash FROM history_nodes WHERE level = ?1 AND idx = ?2")?;
+    let mut leaf = connection.prepare_cached("SELECT hash FROM blocks WHERE height = ?1")?;
+    let mut find = |(level, index): &(u8, u64)| {
+        // No index is longer than 63 bits.
+        let Ok(index) = i64::try_from(*index) else { return Ok(None) };
+        Ok(match level {
+            0 => {
+                let hash: Option<[u8; 32]> = leaf.query_row([index], |row| row.get(0)).optional()?;
+                hash.map(|hash| merkle::leaf_hash(&hash))
+            }
+            level => node.query_row((level, index), |row| row.get(0)).optional()?,
+        })
+    };
+    places.iter().map(|place| find(place)).collect()
+}
+
+pub(super) fn key_heights(
+    connection: &Connection,
+    key_id: KeyId,
+    from: Height,
+    limit: u32,
+) -> Result<Vec<Height>, StoreError> {
+    let query = "SELECT height FROM key_blocks
+                 WHERE key = (SELECT key FROM keys WHERE key_id = ?1) AND height >= ?2 ORDER BY height LIMIT ?3";
+    let mut statement = connection.prepare_cached(query)?;
+    let heights: Result<_, _> = statement.query_map((key_id.0, from, limit), |row| row.get(0))?.collect();
+    Ok(heights?)
+}
+
+pub(super) fn key_height_below(
+    connection: &Connection,
+    key_id: KeyId,
+    height: Height,
+) -> Result<Option<Height>, StoreError> {
+    let query = "SELECT height FROM key_blocks
+                 WHERE key = (SELECT key FROM keys WHERE key_id = ?1) AND height < ?2 ORDER BY height DESC LIMIT 1";
+    Ok(connection.prepare_cached(query)?.query_row((key_id.0, height), |row| row.get(0)).optional()?)
+}
+
 pub(super) fn branch(connection: &Connection) -> Result<Option<Branch>, StoreError> {
     let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks ORDER BY height DESC LIMIT {MEDIAN_BLOCKS}");
     let mut statement = connection.prepare_cached(&query)?;
@@ -127,6 +172,13 @@ pub(super) fn branch(connection: &Connection) -> Result<Option<Branch>, StoreErr
     }
     let timestamps_ms = rows.iter().rev().map(|row| row.header.timestamp_ms);
     Ok(Some(Branch::load(rules, genesis_hash, tip.hash, height, history, timestamps_ms, tip.total_work)))
+}
+
+pub(super) fn header(connection: &Connection, height: Height) -> Result<Option<Header>, StoreError> {
+    let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks WHERE height = ?1");
+    let mut statement = connection.prepare_cached(&query)?;
+    let row = statement.query_and_then([height], BlockRow::read)?.next().transpose()?;
+    Ok(row.map(|row| row.header))
 }
 
 /// Reads a block whose header must be the one that its hash stands for.

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use liotbchain_core::{Branch, CheckedBlock, Height, KeyId, Statement, TransactionId, Work};
+use liotbchain_core::{
+    Branch, CheckedBlock, Height, KeyId, Statement, TransactionId, Work,
+    merkle::{self, Frontier},
+};
 use liotbchain_store::{NewTransaction, Pending, Place, Right, Status, Store, StoredBlock};
 
 use crate::chain::{Chain, ids};
@@ -104,14 +107,48 @@ pub async fn assert_holds(store: &Arc<dyn Store>, chain: &Chain) {
     assert_eq!(store.blocks(0, u32::MAX, usize::MAX).await.unwrap(), stored(chain));
     for block in &chain.blocks {
         assert_eq!(store.height_of(block.hash()).await.unwrap(), Some(block.height()));
+        assert_eq!(store.header(block.height()).await.unwrap().as_ref(), Some(block.header()));
         assert_eq!(store.side_block(block.hash()).await.unwrap(), None);
         let ids: Vec<_> = block.ids().iter().flatten().copied().collect();
         let places = (0..).zip(&ids).map(|(position, _)| Some(sealed(block, position)));
         assert_eq!(store.look_up(&ids).await.unwrap(), places.collect::<Vec<_>>());
     }
+    assert_eq!(store.header(chain.branch().next_height()).await.unwrap(), None);
     let key_ids: HashSet<_> =
         chain.blocks.iter().flat_map(|block| block.transactions()).map(|it| it.key_id()).collect();
     let key_ids: Vec<_> = key_ids.into_iter().collect();
+    assert_has_indexes(store, chain, &key_ids).await;
     let expected = key_ids.iter().map(|key_id| (*key_id, chain.next_sequence(key_id))).collect();
     assert_eq!(store.next_sequences(&key_ids).await.unwrap(), expected);
+}
+
+/// Asserts that the store has each node of the history tree and none beside, and each key's blocks.
+async fn assert_has_indexes(store: &Arc<dyn Store>, chain: &Chain, key_ids: &[KeyId]) {
+    let mut frontier = Frontier::default();
+    let mut nodes = BTreeMap::new();
+    for block in &chain.blocks {
+        let completed = frontier.append(merkle::leaf_hash(&block.hash().0));
+        nodes.extend(completed.into_iter().map(|node| ((node.level, node.index), node.hash)));
+    }
+    let size = chain.blocks.len() as u64;
+    let mut places: Vec<_> =
+        (0..12).flat_map(|level| (0..=(size >> level) + 1).map(move |index| (level, index))).collect();
+    places.extend([(0, u64::MAX), (63, 0), (1, i64::MAX as u64), (255, 0)]);
+    let expected: Vec<_> = places.iter().map(|place| nodes.get(place).copied()).collect();
+    assert_eq!(store.history_nodes(&places).await.unwrap(), expected);
+    assert_eq!(store.history_nodes(&[]).await.unwrap(), []);
+
+    for key_id in key_ids.iter().chain([&KeyId([9; 32])]) {
+        let has = |block: &&CheckedBlock| block.transactions().iter().any(|it| it.key_id() == *key_id);
+        let all: Vec<_> = chain.blocks.iter().filter(has).map(CheckedBlock::height).collect();
+        let middle = size as Height / 2;
+        for from in [0, 1, middle, u32::MAX] {
+            let expected: Vec<_> = all.iter().copied().filter(|height| *height >= from).collect();
+            assert_eq!(store.key_heights(*key_id, from, u32::MAX).await.unwrap(), expected);
+            let two: Vec<_> = expected.into_iter().take(2).collect();
+            assert_eq!(store.key_heights(*key_id, from, 2).await.unwrap(), two);
+            let below = all.iter().copied().rfind(|height| *height < from);
+            assert_eq!(store.key_height_below(*key_id, from).await.unwrap(), below);
+        }
+    }
 }

@@ -37,7 +37,7 @@ async fn refuses_tables_of_a_newer_version() {
     open(&url).await.close().await;
     cluster.execute("chain", "UPDATE liotbchain.meta SET format = 7").await;
     let error = PostgresStore::open(&url, &OpenOptions::default()).await.err();
-    assert!(matches!(error, Some(StoreError::Newer { found: 7, known: 1 })), "{error:?}");
+    assert!(matches!(error, Some(StoreError::Newer { found: 7, known: 2 })), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
