@@ -1,7 +1,7 @@
 //! Makes proof files of what a store keeps: receipts, histories of a key, consistency. Each is checked before it is handed
 //! out, as whoever gets it checks it: a reorganisation in between is noticed and the proof made anew.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use liotbchain_core::{
     BlockHash, Checkpoint, Header, Height, KeyId, PublicKey, Root, Transaction, TransactionId,
@@ -59,7 +59,7 @@ pub struct Vouchers {
     /// The newest checkpoint that enough witnesses cosigned.
     pub cosigned: Option<Note>,
     /// Signs a checkpoint where no cosigned one covers what is proven.
-    pub signer: Option<Arc<CheckpointSigner>>,
+    pub signer: Option<CheckpointSigner>,
 }
 
 /// Makes proofs of the chain of a store.
@@ -275,6 +275,19 @@ impl<'a> Prover<'a> {
         Ok(prove(&mut |level, index| find(&nodes, level, index)).map_err(order)??)
     }
 
+    /// Returns the checkpoint of all blocks there are, signed; none where nobody signs.
+    ///
+    /// # Errors
+    ///
+    /// [`ProveError::Store`].
+    pub async fn checkpoint(&self) -> Result<Option<Note>, ProveError> {
+        let Some(signer) = &self.vouchers.signer else { return Ok(None) };
+        let branch = self.store.branch().await?;
+        let branch = branch.ok_or_else(|| StoreError::Corrupt("the chain is missing".to_owned()))?;
+        let checkpoint = Checkpoint::new(self.genesis, branch.history().size(), branch.history_root());
+        Ok(Some(signer.sign(self.genesis, checkpoint)))
+    }
+
     /// Returns the root of the history tree over the first `size` blocks.
     ///
     /// # Errors
@@ -349,7 +362,7 @@ impl<'a> Prover<'a> {
                     Some(header) => header.history_root,
                     None => self.root(size).await?,
                 };
-                Some(signer.sign(Checkpoint::new(self.genesis, size, root)))
+                Some(signer.sign(self.genesis, Checkpoint::new(self.genesis, size, root)))
             }
             _ => None,
         };
@@ -358,7 +371,7 @@ impl<'a> Prover<'a> {
 
     async fn bare_anchor(&self, size: u64, end: End) -> Result<Anchor, ProveError> {
         let header: Option<Header> = match Height::try_from(size) {
-            Ok(height) if height <= end.tip => self.store.header(height).await?,
+            Ok(height) if height <= end.tip => self.store.headers(height, 1).await?.pop(),
             _ => None,
         };
         let genesis_path = match size {

@@ -47,6 +47,9 @@ pub(crate) enum ServerError {
     /// The chain moved to another branch while its first blocks were read.
     #[error("the chain moved to another branch at height {0} while it was read")]
     Moved(liotbchain_core::Height),
+    /// What is stored gives no proof that holds.
+    #[error("what is stored gives no proof that holds: {0}")]
+    Unprovable(liotbchain_core::receipt::ReceiptError),
     /// Something that cannot happen did.
     #[error("{0}")]
     Internal(&'static str),
@@ -106,7 +109,9 @@ impl From<ServerError> for ApiError {
                 "the chain moved to another branch while it was read: try again",
                 &error,
             ),
-            ServerError::Ledger(_) | ServerError::Internal(_) => ApiError::internal(&error),
+            ServerError::Ledger(_) | ServerError::Unprovable(_) | ServerError::Internal(_) => {
+                ApiError::internal(&error)
+            }
         }
     }
 }

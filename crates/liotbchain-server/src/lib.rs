@@ -17,9 +17,12 @@ mod receive;
 mod router;
 mod start_report;
 mod state;
+mod tlog;
 mod v1;
 mod validate;
 mod verify;
+mod vouching;
+mod witnesses;
 
 pub use start_report::{StartReport, start_report};
 pub use state::{Receiver, ReceiverConfig};
@@ -38,6 +41,9 @@ pub async fn serve(
 ) {
     let limits = config.limits.clone();
     let receiver = Receiver::new(config, ledger);
+    // Ends with the serving.
+    let mut asking = tokio::task::JoinSet::new();
+    asking.spawn(witnesses::run(receiver.shared()));
     let shutdown = async {
         shutdown.await;
         receiver.stop();

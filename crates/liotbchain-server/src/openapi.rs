@@ -23,8 +23,11 @@ use crate::{receive::SignedItem, v1::transactions::NewTransactionJson};
         (name = "chain", description = "Items in, blocks out."),
         (name = "operation", description = "For those who watch the process."),
         (name = "v1", description = "The interface for programs."),
+        (name = "log", description = "The chain as a transparency log, for programs that others wrote."),
     ),
     components(schemas(Problem<'static>)),
+    // Its route is one with a wildcard, which the description cannot say.
+    paths(crate::tlog::get_tile),
 )]
 struct Description;
 

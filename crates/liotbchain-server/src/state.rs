@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
+use liotbchain_core::Policy;
 use liotbchain_http::{Edge, Limits};
-use liotbchain_node::Ledger;
+use liotbchain_node::{CheckpointSigner, Ledger};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     router::router,
     v1::{bounds::Bounds, events::Events},
     validate::Validating,
+    vouching::Vouching,
 };
 
 /// What a receiver is told by its settings.
@@ -30,6 +32,10 @@ pub struct ReceiverConfig {
     pub list_items_max: usize,
     /// How long an answer waits for blocks that the request filled.
     pub seal_wait: Duration,
+    /// Signs checkpoints, if anybody does.
+    pub signer: Option<CheckpointSigner>,
+    /// Which witnesses are asked to cosign them, and how many must have before one is shown.
+    pub witnesses: Option<Policy>,
 }
 
 impl Default for ReceiverConfig {
@@ -40,6 +46,8 @@ impl Default for ReceiverConfig {
             payload_size_max: 65_536,
             list_items_max: 8_000,
             seal_wait: Duration::from_secs(5),
+            signer: None,
+            witnesses: None,
         }
     }
 }
@@ -65,6 +73,7 @@ pub(crate) struct Shared {
     /// Set once the receiver shuts down, for answers that would not end by themselves.
     pub(crate) stopping: watch::Sender<bool>,
     pub(crate) metrics: Metrics,
+    pub(crate) vouching: Vouching,
     /// Ends with the receiver.
     _counting: JoinSet<()>,
 }
@@ -79,6 +88,7 @@ impl Receiver {
         Self(Arc::new(Shared {
             load: Load::new(config.limits.body_size_max),
             bounds: Bounds::new(config.limits.body_size_max),
+            vouching: Vouching::new(config.signer.clone(), config.witnesses.clone()),
             config,
             ledger,
             keys: KeyCache::default(),
@@ -90,7 +100,6 @@ impl Receiver {
         }))
     }
 
-    #[cfg(test)]
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.0)
     }

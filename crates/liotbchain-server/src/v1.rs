@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod keys;
 mod page;
+pub(crate) mod proofs;
 pub(crate) mod status;
 pub(crate) mod submission;
 pub(crate) mod transactions;
@@ -50,6 +51,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(blocks::get_block))
         .routes(routes!(keys::list_keys))
         .routes(routes!(keys::get_key))
+        .routes(routes!(proofs::get_receipt))
+        .routes(routes!(proofs::get_tlog_proof))
+        .routes(routes!(proofs::get_key_history))
+        .routes(routes!(proofs::get_consistency))
+        .routes(routes!(proofs::get_inclusion))
         .routes(routes!(status::get_status))
         .routes(routes!(events::get_events))
         .routes(routes!(export::get_export))

@@ -148,8 +148,8 @@ pub trait Store: Send + Sync {
     /// more after transactions of `bytes` bytes were read, so that memory is bounded. All from one snapshot.
     async fn blocks(&self, from: Height, limit: u32, bytes: usize) -> Result<Vec<StoredBlock>, StoreError>;
 
-    /// Returns the header of a block of the best chain, without its transactions.
-    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError>;
+    /// Returns headers of blocks of the best chain from a height upwards, without their transactions. All from one snapshot.
+    async fn headers(&self, from: Height, limit: u32) -> Result<Vec<Header>, StoreError>;
 
     /// Returns the height of a block of the best chain.
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError>;

@@ -462,8 +462,10 @@ impl Store for MemoryStore {
         Ok(blocks)
     }
 
-    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
-        Ok(self.state().blocks.get(height as usize).map(|block| block.block.header.clone()))
+    async fn headers(&self, from: Height, limit: u32) -> Result<Vec<Header>, StoreError> {
+        let state = self.state();
+        let blocks = state.blocks.iter().skip(from as usize).take(limit as usize);
+        Ok(blocks.map(|block| block.block.header.clone()).collect())
     }
 
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {

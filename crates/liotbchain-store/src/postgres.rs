@@ -423,10 +423,10 @@ impl Store for PostgresStore {
         Ok(blocks)
     }
 
-    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
-        let sql = "SELECT * FROM liotbchain.blocks WHERE height = $1";
-        let rows = self.read(sql, &[&i64::from(height)]).await?;
-        rows.first().map(|row| Ok(reader::Tip::read(row)?.header)).transpose()
+    async fn headers(&self, from: Height, limit: u32) -> Result<Vec<Header>, StoreError> {
+        let sql = "SELECT * FROM liotbchain.blocks WHERE height >= $1 ORDER BY height LIMIT $2";
+        let rows = self.read(sql, &[&i64::from(from), &i64::from(limit)]).await?;
+        rows.iter().map(|row| Ok(reader::Tip::read(row)?.header)).collect()
     }
 
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {

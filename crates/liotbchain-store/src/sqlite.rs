@@ -202,8 +202,8 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::blocks(connection, from, limit, bytes)).await
     }
 
-    async fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
-        self.readers.read(move |connection| rows::header(connection, height)).await
+    async fn headers(&self, from: Height, limit: u32) -> Result<Vec<Header>, StoreError> {
+        self.readers.read(move |connection| rows::headers(connection, from, limit)).await
     }
 
     async fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StoreError> {

@@ -11,6 +11,7 @@ use liotbchain_core::Height;
 use crate::bench_command::Plan;
 use crate::device_command;
 use crate::settings::{Kind, Role, Setting, TABLE, Texts};
+use crate::verify_command;
 
 /// What somebody asked for.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub enum Task {
     Device(device_command::Plan),
     Completions { shell: Shell },
     Man { out: Option<PathBuf> },
+    Verify(verify_command::Plan),
 }
 
 impl Task {
@@ -64,7 +66,9 @@ impl Task {
             Self::ConfigShow | Self::ConfigCheck => Role::Config,
             Self::Bench(_) => Role::Bench,
             Self::Device(_) => Role::Device,
-            Self::Completions { .. } | Self::Man { .. } => unreachable!("they are done without settings"),
+            Self::Completions { .. } | Self::Man { .. } | Self::Verify(_) => {
+                unreachable!("they are done without settings")
+            }
         }
     }
 }
@@ -93,6 +97,7 @@ impl Invocation {
                 (Task::Completions { shell: command.remove_one("shell").expect("clap asks for it") }, command)
             }
             "man" => (Task::Man { out: command.remove_one("out") }, command),
+            "verify" => (Task::Verify(verify_command::Plan::take(&mut command)), command),
             family => {
                 let (name, mut leaf) = command.remove_subcommand().expect("clap asks for a command");
                 let task = match (family, name.as_str()) {
@@ -238,6 +243,11 @@ pub fn command() -> Command {
                     .arg(path("file").required(true).help("File to read; it is read twice")),
                 ),
         )
+        .subcommand(json(verify_command::Plan::arguments(
+            Command::new("verify")
+                .about("Checks receipts, proofs and exports, without a network and without trust in who gave them")
+                .after_help("Example:\n  liotbchain verify reading.receipt.json --policy policy.txt"),
+        )))
         .subcommand(
             family("config", "Shows and checks the settings")
                 .subcommand(json(leaf(

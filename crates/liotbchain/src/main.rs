@@ -19,6 +19,7 @@ mod log_queue;
 mod man_command;
 mod open_files;
 mod opening;
+mod operator_key;
 mod output;
 mod program;
 mod progress;
@@ -27,6 +28,7 @@ mod sender_command;
 mod settings;
 mod stop;
 mod utc;
+mod verify_command;
 
 use std::process::ExitCode;
 
@@ -45,10 +47,11 @@ fn main() -> ExitCode {
 
 fn run(invocation: Invocation) -> Result<(), Failure> {
     let Invocation { task, json, flags } = invocation;
-    // These two say what the program is, whatever is wrong with its settings.
+    // These need no settings, and are done whatever is wrong with them.
     match &task {
         Task::Completions { shell } => return completions_command::run(*shell),
         Task::Man { out } => return man_command::run(out.as_deref()),
+        Task::Verify(plan) => return verify_command::run(plan, json),
         _ => {}
     }
     let sources = Sources::of_process(flags)
@@ -91,7 +94,11 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
         Task::Bench(plan) => bench_command::run(settings, &plan, json).await,
         Task::Device(plan) => device_command::run(settings, &plan, json).await,
-        Task::ConfigShow | Task::ConfigCheck | Task::Completions { .. } | Task::Man { .. } => {
+        Task::ConfigShow
+        | Task::ConfigCheck
+        | Task::Completions { .. }
+        | Task::Man { .. }
+        | Task::Verify(_) => {
             unreachable!("they need no settings that are in order")
         }
     }

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 
-use liotbchain_core::Difficulty;
+use liotbchain_core::{Difficulty, Policy};
 use liotbchain_http::{Edge, Limits, Token};
-use liotbchain_node::{Ledger, LedgerConfig};
+use liotbchain_node::{CheckpointSigner, Ledger, LedgerConfig};
 use liotbchain_server::{ReceiverConfig, StartReport, start_report};
 use tokio::net::TcpListener;
 
-use crate::Failure;
 use crate::data_dir::DataDir;
+use crate::failure::{Exit, Failure};
 use crate::open_files;
 use crate::opening::open_store;
+use crate::operator_key;
 use crate::output::{say, warn};
 use crate::settings::{LogFormat, Settings};
 use crate::stop::Stop;
@@ -64,7 +65,8 @@ impl OpenReceiver {
         // Before the chain: a port that is taken must not leave a new chain behind.
         let listener = edge.bind(settings.receiver_listen, "RECEIVER_LISTEN").await?;
         let address = listener.local_addr().unwrap_or(settings.receiver_listen);
-        let config = receiver_config(settings, edge);
+        let mut config = receiver_config(settings, edge);
+        (config.signer, config.witnesses) = (Some(signer(settings)?), witnesses(settings)?);
         let store = open_store(settings).await?;
         let ledger = match Ledger::open(store.clone(), ledger_config(settings, holder)).await {
             Ok(ledger) => ledger,
@@ -96,6 +98,25 @@ pub fn edge(settings: &Settings) -> Edge {
     }
 }
 
+/// Returns what signs checkpoints.
+fn signer(settings: &Settings) -> Result<CheckpointSigner, Failure> {
+    let key = operator_key::load_or_create(settings)?;
+    let public_key = key.public_key().clone();
+    CheckpointSigner::new(public_key, move |text| key.sign(text))
+        .map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Returns which witnesses are asked to cosign.
+fn witnesses(settings: &Settings) -> Result<Option<Policy>, Failure> {
+    let Some(path) = &settings.witness_policy else { return Ok(None) };
+    let named = || format!("WITNESS_POLICY: {}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{} cannot be read: {error}", named())))?;
+    let policy =
+        Policy::parse(&text).map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", named())))?;
+    Ok(Some(policy))
+}
+
 fn receiver_config(settings: &Settings, edge: Edge) -> ReceiverConfig {
     ReceiverConfig {
         edge,
@@ -107,6 +128,8 @@ fn receiver_config(settings: &Settings, edge: Edge) -> ReceiverConfig {
         payload_size_max: settings.payload_size_max,
         list_items_max: settings.list_items_max,
         seal_wait: settings.seal_wait,
+        signer: None,
+        witnesses: None,
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Settings {
     /// A relative path lies in `data_dir` already.
     pub log_file: Option<PathBuf>,
     pub log_file_size_max: u64,
+    /// Relative to the working directory.
+    pub witness_policy: Option<PathBuf>,
     pub log_files_max: u32,
 }
 
@@ -105,6 +107,7 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
         database: value("DATABASE_URL")?.database()?.resolve(&data_dir),
         log_file: value("LOG_FILE").and_then(Value::text).map(|path| data_dir.join(path)),
         data_dir,
+        witness_policy: value("WITNESS_POLICY").and_then(Value::text).map(PathBuf::from),
         network_name: value("NETWORK_NAME")?.text()?,
         transactions_per_block: value("TRANSACTIONS_PER_BLOCK")?.whole()?,
         difficulty: value("DIFFICULTY")?.whole()?,

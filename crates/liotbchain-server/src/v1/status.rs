@@ -35,6 +35,11 @@ pub(crate) struct StatusJson {
     /// Hash of its last block.
     #[schema(value_type = String)]
     tip: BlockHash,
+    /// The key that verifies this receiver's checkpoints, as programs for transparency logs read it; not there where it signs
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "liotbchain/<genesis hash>+5f2c9a01+AdcKa…")]
+    log_key: Option<String>,
     /// Transactions that wait.
     pending: u64,
     /// What sealing is at: `idle`, `working`, `mining_failed`, `store_down`, or `elsewhere`, where another receiver on
@@ -128,6 +133,7 @@ pub(crate) async fn get_status(State(shared): State<Arc<Shared>>) -> Response {
         },
         height: now.height,
         tip: now.tip,
+        log_key: shared.vouching.log_key(ledger).map(|key| key.to_string()),
         pending: now.pending,
         sealing: sealing_name(&now.sealing),
         store: ledger.store().location(),

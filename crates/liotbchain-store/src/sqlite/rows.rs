@@ -174,11 +174,10 @@ pub(super) fn branch(connection: &Connection) -> Result<Option<Branch>, StoreErr
     Ok(Some(Branch::load(rules, genesis_hash, tip.hash, height, history, timestamps_ms, tip.total_work)))
 }
 
-pub(super) fn header(connection: &Connection, height: Height) -> Result<Option<Header>, StoreError> {
-    let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks WHERE height = ?1");
+pub(super) fn headers(connection: &Connection, from: Height, limit: u32) -> Result<Vec<Header>, StoreError> {
+    let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ?1 ORDER BY height LIMIT ?2");
     let mut statement = connection.prepare_cached(&query)?;
-    let row = statement.query_and_then([height], BlockRow::read)?.next().transpose()?;
-    Ok(row.map(|row| row.header))
+    statement.query_and_then((from, limit), BlockRow::read)?.map(|row| Ok(row?.header)).collect()
 }
 
 /// Reads a block whose header must be the one that its hash stands for.

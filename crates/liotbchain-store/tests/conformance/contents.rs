@@ -107,13 +107,15 @@ pub async fn assert_holds(store: &Arc<dyn Store>, chain: &Chain) {
     assert_eq!(store.blocks(0, u32::MAX, usize::MAX).await.unwrap(), stored(chain));
     for block in &chain.blocks {
         assert_eq!(store.height_of(block.hash()).await.unwrap(), Some(block.height()));
-        assert_eq!(store.header(block.height()).await.unwrap().as_ref(), Some(block.header()));
+        assert_eq!(store.headers(block.height(), 1).await.unwrap(), std::slice::from_ref(block.header()));
         assert_eq!(store.side_block(block.hash()).await.unwrap(), None);
         let ids: Vec<_> = block.ids().iter().flatten().copied().collect();
         let places = (0..).zip(&ids).map(|(position, _)| Some(sealed(block, position)));
         assert_eq!(store.look_up(&ids).await.unwrap(), places.collect::<Vec<_>>());
     }
-    assert_eq!(store.header(chain.branch().next_height()).await.unwrap(), None);
+    let headers: Vec<_> = chain.blocks.iter().map(|block| block.header().clone()).collect();
+    assert_eq!(store.headers(0, u32::MAX).await.unwrap(), headers);
+    assert_eq!(store.headers(chain.branch().next_height(), 9).await.unwrap(), []);
     let key_ids: HashSet<_> =
         chain.blocks.iter().flat_map(|block| block.transactions()).map(|it| it.key_id()).collect();
     let key_ids: Vec<_> = key_ids.into_iter().collect();

@@ -321,6 +321,13 @@ pub static TABLE: &[Setting] = &[
         roles: ALL,
     },
     Setting {
+        name: "WITNESS_POLICY",
+        default: Default::Absent("no witness is asked to cosign"),
+        kind: Kind::Path,
+        meaning: "File that names witnesses, and how many must cosign a checkpoint (c2sp.org/tlog-policy)",
+        roles: RECEIVE,
+    },
+    Setting {
         name: "LOG_FILE",
         default: Default::Absent("the log goes to stderr"),
         kind: Kind::Path,
