@@ -15,6 +15,7 @@ mod mining;
 mod original;
 mod postgres;
 mod process;
+mod proofs;
 mod reading;
 mod readings;
 mod start;
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 
 const SECTIONS: &[&str] = &[
     "mining", "ingest", "postgres", "original", "validate", "reading", "start", "growth", "latency",
-    "gateway",
+    "gateway", "proofs",
 ];
 
 /// Where things are.
@@ -72,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
             "growth" => growth::measure(&place).await?,
             "latency" => latency::measure(&place).await?,
             "gateway" => gateway::measure(&place).await?,
+            "proofs" => proofs::measure(&place).await?,
             other => anyhow::bail!("section {other} is not there"),
         }
     }

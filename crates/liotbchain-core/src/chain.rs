@@ -80,15 +80,14 @@ impl Branch {
         self.append(block.header(), block.hash(), block.work())
     }
 
-    /// Checks the link of a block that was examined, and appends it.
+    /// Checks the link of a block that was examined, appends it, and returns the nodes of the history tree it completed.
     ///
     /// # Errors
     ///
     /// [`BlockError`] names the first rule that the block breaks; the branch is then as it was.
-    pub fn link(&mut self, block: &Examined) -> Result<(), BlockError> {
+    pub fn link(&mut self, block: &Examined) -> Result<Vec<Node>, BlockError> {
         let work = block.check_link(self)?;
-        self.append(&block.header, block.hash, work);
-        Ok(())
+        Ok(self.append(&block.header, block.hash, work))
     }
 
     fn append(&mut self, header: &Header, hash: BlockHash, work: Work) -> Vec<Node> {

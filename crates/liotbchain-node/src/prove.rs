@@ -183,25 +183,33 @@ impl<'a> Prover<'a> {
         let mut to = to.min(end.tip);
         let is_of_key = |transaction: &&Transaction| transaction.key_id() == key_id;
         let mut shown: Vec<(StoredBlock, Vec<u32>)> = Vec::new();
-        if let Some(height) = self.store.key_height_below(key_id, from).await? {
+        // The index only says where to look: a row too many in it changes no proof.
+        let mut below = from;
+        while let Some(height) = self.store.key_height_below(key_id, below).await? {
             let (block, positions) = self.of_key(height, end, key_id).await?;
-            shown.push((block, positions.into_iter().next_back().into_iter().collect()));
+            if let Some(last) = positions.last() {
+                shown.push((block, vec![*last]));
+                break;
+            }
+            below = height;
         }
         // Each block holds at least one transaction of the key, and one more tells what comes behind.
         let heights = self.store.key_heights(key_id, from, limit.saturating_add(1)).await?;
         let (mut count, mut bytes) = (0, 0);
         for height in heights {
-            if height > to {
-                let (block, positions) = self.of_key(height, end, key_id).await?;
-                shown.push((block, positions.into_iter().next().into_iter().collect()));
-                break;
-            }
-            if count >= limit as usize || bytes >= HISTORY_BYTES_MAX {
+            if height <= to && (count >= limit as usize || bytes >= HISTORY_BYTES_MAX) {
                 // What was not read from here on is on the next page.
                 to = shown.last().map_or(to, |(block, _)| block.block.header.height);
                 break;
             }
             let (block, positions) = self.of_key(height, end, key_id).await?;
+            if positions.is_empty() {
+                continue;
+            }
+            if height > to {
+                shown.push((block, positions[..1].to_vec()));
+                break;
+            }
             count += positions.len();
             let statements =
                 block.block.transactions.iter().filter(is_of_key).filter_map(Transaction::statement);

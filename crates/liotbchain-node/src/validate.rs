@@ -5,11 +5,15 @@
 //! ids and sequences that are wrong across blocks. Where the chain has more transactions than the census may keep, it is
 //! read again, for these two rules alone.
 //!
+//! What the store keeps to make proofs of is checked beside each page: the nodes of the history tree, and which blocks hold
+//! transactions of a key.
+//!
 //! Of the store's index of ids it is checked that it has every id of the chain, and none twice, by one reading in its
 //! order. What it says of an id, that is which row it leads to, is not looked at: that would be a random access for each
 //! transaction, which costs more than all else.
 
 mod index;
+mod indexes;
 mod keys;
 mod pages;
 mod walk;
@@ -25,6 +29,7 @@ use liotbchain_core::{
 use liotbchain_store::{Store, StoreError, StoredBlock};
 
 use index::Suspects;
+use indexes::Beside;
 use keys::Keys;
 use pages::{BadRow, PageError, Pages};
 use walk::{Listed, Walk};
@@ -116,7 +121,8 @@ pub async fn validate_with(
     options: ValidateOptions,
     mut progress: impl FnMut(u64, Height),
 ) -> Result<Validation, StoreError> {
-    let (mut validation, branch, mut census) = link_all(store, options, &mut progress).await?;
+    let (mut validation, chain) = link_all(store, options, &mut progress).await?;
+    let Chain { branch, mut census, wrong_beside, .. } = chain;
     loop {
         let (counted, next) = blocking(move || census.finish()).await?;
         let suspects = Suspects::find(store, counted).await?;
@@ -134,6 +140,10 @@ pub async fn validate_with(
     if validation.fault.is_none() {
         validation.fault = check_tip(store.as_ref(), branch.as_ref()).await?;
     }
+    // What is kept beside the chain can be made anew of it, so a fault of the chain itself says more.
+    if validation.fault.is_none() {
+        validation.fault = wrong_beside;
+    }
     Ok(validation)
 }
 
@@ -142,12 +152,13 @@ async fn link_all(
     store: &Arc<dyn Store>,
     options: ValidateOptions,
     progress: &mut impl FnMut(u64, Height),
-) -> Result<(Validation, Option<Branch>, Census), StoreError> {
+) -> Result<(Validation, Chain), StoreError> {
     let signatures = options.signatures;
     let mut chain = Chain {
         branch: None,
         census: Census::new(options.budget),
         validation: Validation { valid_blocks: 0, transactions: 0, tip: None, fault: None, signatures },
+        wrong_beside: None,
     };
     // A tip that contradicts itself is found again at the end.
     let mut known_height = store.branch().await.ok().flatten().map_or(0, |branch| branch.height());
@@ -166,17 +177,18 @@ async fn link_all(
             return Ok(chain.into_parts());
         }
     };
-    let keys = Arc::new(Keys::new(store));
+    let (keys, beside) = (Arc::new(Keys::new(store)), Arc::clone(store));
     let mut pages = Pages::new(store, 1..u64::MAX, move |page| {
-        let (rules, keys) = (Arc::clone(&rules), Arc::clone(&keys));
+        let (rules, keys, store) = (Arc::clone(&rules), Arc::clone(&keys), Arc::clone(&beside));
         async move {
             let keys = keys.of(&page).await.map_err(PageError::Keys)?;
+            let beside = Beside::of(store.as_ref(), &page).await.map_err(PageError::Blocks)?;
             let examine = move || {
                 let key = |key_id: &KeyId| keys.get(key_id).cloned();
-                let looked = |stored: &StoredBlock| {
-                    Looked::new(stored, Examined::new(&stored.block, &rules, &key, signatures))
+                let looked = |(stored, beside): (&StoredBlock, Beside)| {
+                    Looked::new(stored, Examined::new(&stored.block, &rules, &key, signatures), beside)
                 };
-                page.iter().map(looked).collect::<Vec<_>>()
+                page.iter().zip(beside).map(looked).collect::<Vec<_>>()
             };
             blocking(examine).await.map_err(PageError::Blocks)
         }
@@ -240,11 +252,13 @@ struct Chain {
     branch: Option<Branch>,
     census: Census,
     validation: Validation,
+    /// The first fault in what is kept beside the blocks.
+    wrong_beside: Option<Fault>,
 }
 
 impl Chain {
-    fn into_parts(self) -> (Validation, Option<Branch>, Census) {
-        (self.validation, self.branch, self.census)
+    fn into_parts(self) -> (Validation, Self) {
+        (self.validation.clone(), self)
     }
 
     fn begin(&mut self, stored: StoredBlock) -> Result<Rules, Fault> {
@@ -259,14 +273,17 @@ impl Chain {
     }
 
     fn link(&mut self, looked: &Looked) -> Result<(), Fault> {
-        let Looked { examined, total_work, wrong_id, listed } = looked;
+        let Looked { examined, total_work, wrong_id, listed, beside } = looked;
         let Some(branch) = &mut self.branch else { return Ok(()) };
         let height = branch.next_height();
-        branch.link(examined).map_err(|error| ChainFault { height, error: error.into() })?;
+        let completed = branch.link(examined).map_err(|error| ChainFault { height, error: error.into() })?;
         let work = branch.work();
         check_row(height, "hash", &listed.hash, &examined.hash())?;
         check_row(height, "total_work", total_work, &work)?;
         wrong_id.clone().map_or(Ok(()), Err)?;
+        if self.wrong_beside.is_none() {
+            self.wrong_beside = beside.check(height, &completed);
+        }
         self.pass(listed)
     }
 
@@ -287,12 +304,13 @@ struct Looked {
     total_work: Work,
     wrong_id: Option<Fault>,
     listed: Listed,
+    beside: Beside,
 }
 
 impl Looked {
-    fn new(stored: &StoredBlock, examined: Examined) -> Self {
+    fn new(stored: &StoredBlock, examined: Examined, beside: Beside) -> Self {
         let wrong_id = wrong_id(examined.height(), &stored.ids, examined.ids());
-        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into() }
+        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into(), beside }
     }
 }
 

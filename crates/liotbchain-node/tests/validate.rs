@@ -216,7 +216,19 @@ async fn missing_and_moved_rows_are_named() {
     assert!(tip.field == "tip" && tip.reason.contains("block 10 is missing"), "{tip:?}");
     let key = fault_after("UPDATE keys SET spki = X'00' WHERE key = 1").await;
     assert_eq!((key.height, key.field.as_str()), (1, "public_key"));
+    // Those that the next block needs.
     assert_eq!(fault_after("UPDATE history_nodes SET hash = zeroblob(32)").await.field, "tip");
+    for sql in ["DELETE FROM history_nodes", "UPDATE history_nodes SET hash = zeroblob(32)"] {
+        let fault = fault_after(&format!("{sql} WHERE level = 2 AND idx = 0")).await;
+        assert_eq!((fault.height, fault.field.as_str()), (3, "history_nodes"));
+    }
+    for (sql, height) in [
+        ("DELETE FROM key_blocks WHERE height = 7", 7),
+        ("UPDATE key_blocks SET key = 2 WHERE height = 2", 2),
+    ] {
+        let fault = fault_after(sql).await;
+        assert_eq!((fault.height, fault.field.as_str()), (height, "key_blocks"), "{sql}");
+    }
 }
 
 async fn branch_of(folder: &Path) -> Branch {

