@@ -16,12 +16,13 @@ mod index;
 mod indexes;
 mod keys;
 mod pages;
+mod since;
 mod walk;
 
 use std::{fmt::Display, sync::Arc};
 
 use liotbchain_core::{
-    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, Rules, TransactionId, Work,
+    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, Root, Rules, TransactionId, Work,
     chain::{Census, CensusBudget, ChainError},
     check::{Examined, Signatures},
     rules,
@@ -47,6 +48,17 @@ pub struct Validation {
     pub fault: Option<Fault>,
     /// Whether signatures were verified.
     pub signatures: Signatures,
+    /// The blocks below this height were not looked at, but that they are those of a root; 0 where all were.
+    pub since: u64,
+}
+
+/// A history whose blocks need not be validated again: those that a checkpoint commits to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Blocks in it, at least 1.
+    pub size: u64,
+    /// Root over them, if it is known.
+    pub root: Option<Root>,
 }
 
 /// How much is validated, and in how much memory.
@@ -56,13 +68,15 @@ pub struct ValidateOptions {
     pub signatures: Signatures,
     /// What the search for repeated ids and false sequences keeps at a time.
     pub budget: CensusBudget,
+    /// What need not be validated again.
+    pub since: Option<Since>,
 }
 
 impl Default for ValidateOptions {
     /// All of it, 5,200,000 transactions and 57,000 keys at a time, so that the whole process keeps within 64 MiB.
     fn default() -> Self {
         let budget = CensusBudget { ids: 5_200_000, keys: 57_000 };
-        Self { signatures: Signatures::Checked, budget }
+        Self { signatures: Signatures::Checked, budget, since: None }
     }
 }
 
@@ -124,7 +138,11 @@ pub async fn validate_with(
     let (mut validation, chain) = link_all(store, options, &mut progress).await?;
     let Chain { branch, mut census, wrong_beside, .. } = chain;
     loop {
-        let (counted, next) = blocking(move || census.finish()).await?;
+        let (mut counted, next) = blocking(move || census.finish()).await?;
+        if options.since.is_some() && validation.fault.is_none() {
+            let counts = std::mem::take(&mut counted.next_sequences);
+            validation.fault = since::check_counts(store.as_ref(), &validation, counts).await?;
+        }
         let suspects = Suspects::find(store, counted).await?;
         if !suspects.is_empty()
             && let Some(ended) = suspects.look(store, &validation).await?
@@ -154,10 +172,22 @@ async fn link_all(
     progress: &mut impl FnMut(u64, Height),
 ) -> Result<(Validation, Chain), StoreError> {
     let signatures = options.signatures;
+    let census = match options.since {
+        None => Census::new(options.budget),
+        Some(_) => Census::from_anywhere(options.budget),
+    };
+    let since = options.since.map_or(0, |since| since.size);
     let mut chain = Chain {
         branch: None,
-        census: Census::new(options.budget),
-        validation: Validation { valid_blocks: 0, transactions: 0, tip: None, fault: None, signatures },
+        census,
+        validation: Validation {
+            valid_blocks: 0,
+            transactions: 0,
+            tip: None,
+            fault: None,
+            signatures,
+            since,
+        },
         wrong_beside: None,
     };
     // A tip that contradicts itself is found again at the end.
@@ -177,8 +207,15 @@ async fn link_all(
             return Ok(chain.into_parts());
         }
     };
+    if let Some(since) = options.since
+        && let Err(fault) = chain.skip(store.as_ref(), since).await?
+    {
+        chain.validation.fault = Some(fault);
+        return Ok(chain.into_parts());
+    }
+    let first = since.max(1);
     let (keys, beside) = (Arc::new(Keys::new(store)), Arc::clone(store));
-    let mut pages = Pages::new(store, 1..u64::MAX, move |page| {
+    let mut pages = Pages::new(store, first..u64::MAX, move |page| {
         let (rules, keys, store) = (Arc::clone(&rules), Arc::clone(&keys), Arc::clone(&beside));
         async move {
             let keys = keys.of(&page).await.map_err(PageError::Keys)?;

@@ -17,7 +17,9 @@ use liotbchain_core::{
     check::{Examined, Signatures},
     mine::{self, Mined},
 };
-use liotbchain_node::{Fault, TransferError, ValidateOptions, Validation, transfer, validate, validate_with};
+use liotbchain_node::{
+    Fault, Since, TransferError, ValidateOptions, Validation, transfer, validate, validate_with,
+};
 use liotbchain_store::Store;
 use rusqlite::Connection;
 use support::{Signer, WAIT, config, open, sqlite};
@@ -42,7 +44,7 @@ async fn chain(folder: &Path) {
 }
 
 async fn validation(store: &Arc<dyn Store>, signatures: Signatures, budget: CensusBudget) -> Validation {
-    validate_with(store, ValidateOptions { signatures, budget }, |_, _| {}).await.unwrap()
+    validate_with(store, ValidateOptions { signatures, budget, since: None }, |_, _| {}).await.unwrap()
 }
 
 /// Runs SQL on such a chain, and returns the fault that validation then finds, in as many passes as it may take. Without
@@ -229,6 +231,43 @@ async fn missing_and_moved_rows_are_named() {
         let fault = fault_after(sql).await;
         assert_eq!((fault.height, fault.field.as_str()), (height, "key_blocks"), "{sql}");
     }
+}
+
+/// Validates a chain of ten blocks from some of them on, after SQL was run on it.
+async fn since(sql: &str, size: u64, root: Option<Root>) -> Validation {
+    let folder = tempfile::tempdir().unwrap();
+    chain(folder.path()).await;
+    database(folder.path()).execute_batch(sql).unwrap();
+    let store = sqlite(folder.path()).await;
+    let headers = store.headers(size as u32, 1).await.unwrap();
+    let root = root.or(headers.first().map(|header| header.history_root));
+    let since = Some(Since { size, root });
+    let found =
+        validate_with(&store, ValidateOptions { since, ..ValidateOptions::default() }, |_, _| {}).await;
+    store.close().await;
+    found.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_new_is_validated_alone() {
+    for size in 1..=11 {
+        let valid = since("", size, None).await;
+        assert_eq!((valid.fault, valid.valid_blocks, valid.since), (None, 11, size));
+        assert_eq!(valid.transactions, 22 - 2 * size);
+    }
+    let changed = "UPDATE transactions SET payload = '{}' WHERE height = 5 AND position = 1";
+    assert_eq!(since(changed, 6, None).await.fault, None);
+    let fault = since(changed, 5, None).await.fault.unwrap();
+    assert_eq!((fault.height, fault.position), (5, Some(1)));
+    let other = since("", 5, Some(Root([1; 32]))).await.fault.unwrap();
+    assert_eq!((other.height, other.field.as_str()), (4, "history_root"));
+    let cut = since("", 12, None).await.fault.unwrap();
+    assert_eq!((cut.height, cut.field.as_str()), (11, "height"));
+    // A number left out at the seam shows at the end.
+    let counted = "UPDATE keys SET transactions = transactions + 1 WHERE key = 2";
+    assert_eq!(since(counted, 8, None).await.fault.unwrap().field, "sequence");
+    let sequences = "UPDATE transactions SET sequence = sequence + 1 WHERE height >= 7";
+    assert!(since(sequences, 7, None).await.fault.is_some());
 }
 
 async fn branch_of(folder: &Path) -> Branch {

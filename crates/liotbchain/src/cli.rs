@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use liotbchain_core::Height;
 
 use crate::bench_command::Plan;
+use crate::chain_command::ValidatePlan;
 use crate::device_command;
 use crate::settings::{Kind, Role, Setting, TABLE, Texts};
 use crate::verify_command;
@@ -34,7 +35,7 @@ pub enum Task {
     KeysGenerate { out: Option<PathBuf> },
     KeysShow { file: Option<PathBuf> },
     ChainShow { from: Option<Height>, limit: Option<u32> },
-    ChainValidate { skip_signatures: bool },
+    ChainValidate(ValidatePlan),
     ChainExport { out: PathBuf, force: bool },
     ChainImport { file: PathBuf },
     ConfigShow,
@@ -60,7 +61,7 @@ impl Task {
             Self::Sender | Self::SenderCheck => Role::Sender,
             Self::KeysGenerate { .. } | Self::KeysShow { .. } => Role::Keys,
             Self::ChainShow { .. }
-            | Self::ChainValidate { .. }
+            | Self::ChainValidate(_)
             | Self::ChainExport { .. }
             | Self::ChainImport { .. } => Role::Chain,
             Self::ConfigShow | Self::ConfigCheck => Role::Config,
@@ -106,9 +107,11 @@ impl Invocation {
                     ("chain", "show") => {
                         Task::ChainShow { from: leaf.remove_one("from"), limit: leaf.remove_one("limit") }
                     }
-                    ("chain", "validate") => {
-                        Task::ChainValidate { skip_signatures: leaf.get_flag("skip-signatures") }
-                    }
+                    ("chain", "validate") => Task::ChainValidate(ValidatePlan {
+                        skip_signatures: leaf.get_flag("skip-signatures"),
+                        since: leaf.remove_one("since"),
+                        receipts: leaf.remove_many("receipt").map(Iterator::collect).unwrap_or_default(),
+                    }),
                     ("chain", "export") => {
                         let force = leaf.get_flag("force");
                         Task::ChainExport { out: take_path(&mut leaf, "out"), force }
@@ -216,6 +219,17 @@ pub fn command() -> Command {
                             .long("skip-signatures")
                             .action(ArgAction::SetTrue)
                             .help("Checks no signature, which is most of the work, but all else"),
+                    )
+                    .arg(
+                        Arg::new("since").long("since").value_name("CHECKPOINT").help(
+                            "Checks only what came after a checkpoint (a file), or after so many blocks",
+                        ),
+                    )
+                    .arg(
+                        path("receipt")
+                            .long("receipt")
+                            .action(ArgAction::Append)
+                            .help("A receipt that this chain must agree with; may stand there repeatedly"),
                     ),
                 )
                 .subcommand(
@@ -378,8 +392,15 @@ mod tests {
             ("liotbchain keys show a.pem", Task::KeysShow { file: Some("a.pem".into()) }),
             ("liotbchain chain show", Task::ChainShow { from: None, limit: None }),
             ("liotbchain chain show --from 0 --limit 1", Task::ChainShow { from: Some(0), limit: Some(1) }),
-            ("liotbchain chain validate", Task::ChainValidate { skip_signatures: false }),
-            ("liotbchain chain validate --skip-signatures", Task::ChainValidate { skip_signatures: true }),
+            ("liotbchain chain validate", Task::ChainValidate(ValidatePlan::default())),
+            (
+                "liotbchain chain validate --skip-signatures --since 5 --receipt a --receipt b",
+                Task::ChainValidate(ValidatePlan {
+                    skip_signatures: true,
+                    since: Some("5".into()),
+                    receipts: vec!["a".into(), "b".into()],
+                }),
+            ),
             ("liotbchain chain export --out -", Task::ChainExport { out: "-".into(), force: false }),
             ("liotbchain chain export --out a --force", Task::ChainExport { out: "a".into(), force: true }),
             ("liotbchain chain import a.ndjson", Task::ChainImport { file: "a.ndjson".into() }),

@@ -87,9 +87,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::KeysGenerate { out } => keys_command::generate(settings, out, json),
         Task::KeysShow { file } => keys_command::show(settings, file, json),
         Task::ChainShow { from, limit } => chain_command::show(settings, from, limit, json).await,
-        Task::ChainValidate { skip_signatures } => {
-            chain_command::validate(settings, skip_signatures, json).await
-        }
+        Task::ChainValidate(plan) => chain_command::validate(settings, &plan, json).await,
         Task::ChainExport { out, force } => chain_command::export(settings, &out, force, json).await,
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
         Task::Bench(plan) => bench_command::run(settings, &plan, json).await,

@@ -16,6 +16,7 @@ use liotbchain_core::{
 use crate::failure::{Exit, Failure};
 use crate::output::{print, print_json};
 
+pub use file::read_text;
 use file::{Finding, Proven, Read};
 
 /// What is checked, and what whoever asks knows from elsewhere.

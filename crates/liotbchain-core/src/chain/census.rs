@@ -33,6 +33,8 @@ pub struct Census {
     ids: Vec<Fingerprint>,
     doubles: Vec<Fingerprint>,
     next_sequences: HashMap<KeyId, u64>,
+    /// Whether a key's first number may be any: the chain is not counted from its beginning.
+    begins_anywhere: bool,
 }
 
 /// The first bytes of an id, which have its order.
@@ -65,15 +67,38 @@ impl Fingerprint {
 }
 
 impl Census {
-    /// Begins the first pass.
+    /// Begins the first pass over a whole chain.
     pub fn new(budget: CensusBudget) -> Self {
-        Self::of(budget, 0..=Fingerprint::MAX, 0..=Fingerprint::MAX)
+        Self::of(budget, 0..=Fingerprint::MAX, 0..=Fingerprint::MAX, false)
     }
 
-    fn of(budget: CensusBudget, id_range: RangeInclusive<u64>, key_range: RangeInclusive<u64>) -> Self {
+    /// Begins the first pass over a chain from some block on: of each key the first number that is counted may be any.
+    pub fn from_anywhere(budget: CensusBudget) -> Self {
+        Self::of(budget, 0..=Fingerprint::MAX, 0..=Fingerprint::MAX, true)
+    }
+
+    fn of(
+        budget: CensusBudget,
+        id_range: RangeInclusive<u64>,
+        key_range: RangeInclusive<u64>,
+        begins_anywhere: bool,
+    ) -> Self {
         // The system gives memory as it is touched, so the whole is asked for at once and never moved.
         let ids = Vec::with_capacity(if id_range.is_empty() { 0 } else { budget.ids });
-        Self { budget, id_range, key_range, ids, doubles: Vec::new(), next_sequences: HashMap::new() }
+        Self {
+            budget,
+            id_range,
+            key_range,
+            ids,
+            doubles: Vec::new(),
+            next_sequences: HashMap::new(),
+            begins_anywhere,
+        }
+    }
+
+    /// Returns what it may keep.
+    pub fn budget(&self) -> CensusBudget {
+        self.budget
     }
 
     /// Counts the next transaction of the chain.
@@ -101,14 +126,14 @@ impl Census {
             *next += 1;
             return Ok(());
         }
-        if sequence != 0 {
+        if sequence != 0 && !self.begins_anywhere {
             return Err(0);
         }
         if self.next_sequences.len() >= self.budget.keys {
             self.leave_keys();
         }
         if self.key_range.contains(&key) {
-            self.next_sequences.insert(*key_id, 1);
+            self.next_sequences.insert(*key_id, sequence.saturating_add(1));
         }
         Ok(())
     }
@@ -151,8 +176,8 @@ impl Census {
         self.sort_ids();
         let (id_range, key_range) = (above(&self.id_range), above(&self.key_range));
         let is_done = id_range.is_empty() && key_range.is_empty();
-        let next = (!is_done).then(|| Self::of(self.budget, id_range, key_range));
-        (Counted { ids: self.ids, doubles: self.doubles }, next)
+        let next = (!is_done).then(|| Self::of(self.budget, id_range, key_range, self.begins_anywhere));
+        (Counted { ids: self.ids, doubles: self.doubles, next_sequences: self.next_sequences }, next)
     }
 }
 
@@ -169,6 +194,8 @@ pub struct Counted {
     /// Those that more than one transaction had, some of them repeatedly. Different ids may have one fingerprint, so it
     /// must be looked at.
     pub doubles: Vec<Fingerprint>,
+    /// Of each key of the pass the number that its next transaction has.
+    pub next_sequences: HashMap<KeyId, u64>,
 }
 
 #[cfg(test)]
@@ -250,6 +277,17 @@ mod tests {
                 assert_eq!(count(budget, &chain).1.first(), Some(&place), "{place}, {sequence}, {budget:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_chain_is_counted_from_anywhere_on() {
+        let mut census = Census::from_anywhere(AMPLE);
+        for (id, key, sequence) in &chain()[250..] {
+            census.count(Some(&TransactionId(hash(*id))), &KeyId(hash(*key)), *sequence).unwrap();
+        }
+        assert_eq!(census.count(None, &KeyId(hash(3)), 24), Err(25));
+        let (counted, _) = census.finish();
+        assert_eq!((counted.ids.len(), counted.next_sequences[&KeyId(hash(3))]), (250, 25));
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl<'a> Walk<'a> {
             tip: None,
             fault: None,
             signatures: valid.signatures,
+            since: valid.since,
         };
         Self { valid, pages: Pages::new(store, 0..valid.valid_blocks, list), passed }
     }

@@ -1,17 +1,29 @@
 //! `liotbchain chain validate`: every rule of every block, and what the store's rows say beside them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use liotbchain_core::{BlockHash, Height, check::Signatures};
-use liotbchain_node::{Fault, ValidateOptions, Validation, validate_with};
+use liotbchain_core::{BlockHash, Checkpoint, Height, Note, check::Signatures, checkpoint::origin_of};
+use liotbchain_node::{Fault, Since, ValidateOptions, Validation, validate_with};
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
 
+use super::evidence::{self, Held, Origin, Testimony};
 use crate::failure::{Exit, Failure};
 use crate::opening::{no_chain, open_existing_store};
 use crate::output::{print, print_json, warn};
 use crate::progress::{Progress, Unit};
 use crate::settings::Settings;
+
+/// What is validated, beside all rules.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ValidatePlan {
+    pub skip_signatures: bool,
+    /// A file with a checkpoint, or a number of blocks.
+    pub since: Option<String>,
+    /// What somebody got of this chain before.
+    pub receipts: Vec<PathBuf>,
+}
 
 /// Validates the chain and prints the verdict.
 ///
@@ -19,44 +31,105 @@ use crate::settings::Settings;
 ///
 /// With the exit code of an invalid chain, where it is one; the verdict has said why. Others where there is no chain,
 /// or it cannot be read.
-pub async fn validate(settings: &Settings, skip_signatures: bool, json: bool) -> Result<(), Failure> {
+pub async fn validate(settings: &Settings, plan: &ValidatePlan, json: bool) -> Result<(), Failure> {
+    let receipts = Held::read(&plan.receipts)?;
     let store = open_existing_store(settings).await?;
-    let signatures = if skip_signatures { Signatures::Skipped } else { Signatures::Checked };
-    let validated = validate_store(&store, settings, signatures).await;
+    let validated = validate_store(&store, settings, plan, &receipts).await;
     store.close().await;
-    let validation = validated?;
-    if skip_signatures {
+    let (validation, origin, testimonies) = validated?;
+    if plan.skip_signatures {
         warn("NO SIGNATURE WAS CHECKED", Some("without --skip-signatures, all are"));
     }
-    let printed = if json { print_json(&Verdict::of(&validation)) } else { print(&in_words(&validation)) };
+    let is_valid = validation.fault.is_none() && testimonies.iter().all(|testimony| testimony.agrees);
+    let printed = if json {
+        print_json(&Verdict::of(&validation, is_valid, origin, testimonies))
+    } else {
+        print(&(in_words(&validation) + &beside(origin, &testimonies)))
+    };
     // Who has stopped reading still gets the exit code.
-    if validation.fault.is_some() { Err(Failure::told(Exit::ChainInvalid)) } else { printed }
+    if is_valid { printed } else { Err(Failure::told(Exit::ChainInvalid)) }
+}
+
+/// Says whose transaction the fault is in, and what receipts say.
+fn beside(origin: Option<Origin>, testimonies: &[Testimony]) -> String {
+    let mut words = String::new();
+    if let Some(Origin { key_id, device }) = origin {
+        let device = device.map(|device| format!("device {device:?}, ")).unwrap_or_default();
+        words += &format!("it is a transaction of {device}key {key_id}\n");
+    }
+    for Testimony { receipt, agrees, says } in testimonies {
+        let verdict = if *agrees { "agrees" } else { "CONTRADICTS" };
+        words += &format!("receipt {receipt} {verdict}: {says}\n");
+    }
+    words
 }
 
 async fn validate_store(
     store: &Arc<dyn Store>,
     settings: &Settings,
-    signatures: Signatures,
-) -> Result<Validation, Failure> {
-    match store.branch().await {
+    plan: &ValidatePlan,
+    receipts: &[Held],
+) -> Result<(Validation, Option<Origin>, Vec<Testimony>), Failure> {
+    let genesis = match store.branch().await {
         Ok(None) => return Err(no_chain(settings)),
+        Ok(Some(branch)) => Some(branch.genesis()),
         // The validation finds the block that contradicts itself.
-        Ok(Some(_)) | Err(StoreError::Corrupt(_)) => {}
+        Err(StoreError::Corrupt(_)) => None,
         Err(error) => return Err(error.into()),
+    };
+    let signatures = if plan.skip_signatures { Signatures::Skipped } else { Signatures::Checked };
+    let since = plan.since.as_deref().map(|since| read_since(since, genesis)).transpose()?;
+    let validation = {
+        let mut progress = Progress::new("validating", Unit::Blocks);
+        let options = ValidateOptions { signatures, since, ..ValidateOptions::default() };
+        validate_with(store, options, |done, known| progress.set(done, u64::from(known) + 1)).await?
+    };
+    let fault = validation.fault.as_ref();
+    let origin = match fault {
+        Some(fault) => evidence::origin(store.as_ref(), fault).await?,
+        None => None,
+    };
+    let mut testimonies = Vec::new();
+    for receipt in receipts {
+        testimonies.push(receipt.testify(store.as_ref(), fault).await?);
     }
-    let mut progress = Progress::new("validating", Unit::Blocks);
-    let options = ValidateOptions { signatures, ..ValidateOptions::default() };
-    Ok(validate_with(store, options, |done, known| progress.set(done, u64::from(known) + 1)).await?)
+    Ok((validation, origin, testimonies))
+}
+
+/// Reads what need not be validated again: a number of blocks, or a file with a checkpoint of this chain.
+fn read_since(since: &str, genesis: Option<BlockHash>) -> Result<Since, Failure> {
+    if let Ok(size) = since.parse::<u64>() {
+        if size == 0 {
+            return Err(
+                Failure::new(Exit::Usage, "--since 0 leaves nothing out").with_hint("leave --since away")
+            );
+        }
+        return Ok(Since { size, root: None });
+    }
+    let bad = |error: &dyn std::fmt::Display| Failure::failed(format!("{since}: {error}"));
+    let note: Note =
+        crate::verify_command::read_text(since.as_ref())?.parse().map_err(|error| bad(&error))?;
+    let checkpoint = Checkpoint::of(&note).map_err(|error| bad(&error))?;
+    if let Some(genesis) = genesis {
+        checkpoint.check_origin(&origin_of(genesis)).map_err(|error| bad(&error))?;
+    }
+    Ok(Since { size: checkpoint.size, root: Some(checkpoint.root) })
 }
 
 fn in_words(validation: &Validation) -> String {
-    let Validation { valid_blocks, transactions, tip, fault, signatures } = validation;
+    let Validation { valid_blocks, transactions, tip, fault, signatures, since } = validation;
     let but = match signatures {
         Signatures::Checked => "",
         Signatures::Skipped => " but for signatures, which were NOT CHECKED",
     };
     let Some(Fault { height, position, field, reason }) = fault else {
         let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
+        if *since > 0 {
+            let new = valid_blocks - since;
+            return format!(
+                "valid{but} since block {since}: {new} new blocks, {transactions} transactions{tip}\nthe {since} blocks below were NOT CHECKED\n"
+            );
+        }
         return format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
     };
     let (mut place, mut reason) = (format!("block {height}"), reason.as_str());
@@ -67,6 +140,10 @@ fn in_words(validation: &Validation) -> String {
     }
     let valid = match valid_blocks {
         0 => String::new(),
+        count if *since > 0 => match count.saturating_sub(*since) {
+            0 => String::new(),
+            _ => format!("blocks {since} to {} are valid{but}\n", count - 1),
+        },
         1 => format!("block 0 is valid{but}\n"),
         count => format!("blocks 0 to {} are valid{but}\n", count - 1),
     };
@@ -82,8 +159,20 @@ struct Verdict<'a> {
     transactions: u64,
     tip: Option<BlockHash>,
     height: Option<u64>,
+    /// How many blocks at the beginning were not checked.
+    #[serde(skip_serializing_if = "is_zero")]
+    since: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<ShownFault<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    receipts: Vec<Testimony>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize)]
@@ -95,9 +184,17 @@ struct ShownFault<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    fn of(validation: &'a Validation) -> Self {
+    fn of(
+        validation: &'a Validation,
+        is_valid: bool,
+        origin: Option<Origin>,
+        receipts: Vec<Testimony>,
+    ) -> Self {
         Self {
-            valid: validation.fault.is_none(),
+            valid: is_valid,
+            since: validation.since,
+            origin,
+            receipts,
             signatures: match validation.signatures {
                 Signatures::Checked => "checked",
                 Signatures::Skipped => "skipped",
@@ -132,7 +229,7 @@ mod tests {
             reason: reason.to_owned(),
         });
         let (tip, signatures) = (Some(BlockHash([0xab; 32])), Signatures::Checked);
-        Validation { valid_blocks, transactions: 9, tip, fault, signatures }
+        Validation { valid_blocks, transactions: 9, tip, fault, signatures, since: 0 }
     }
 
     #[test]
@@ -140,7 +237,10 @@ mod tests {
         for fault in [None, Some((Some(1), "bad"))] {
             let checked = validation(3, fault);
             assert!(!in_words(&checked).contains("NOT CHECKED"));
-            let verdict = |validation: &Validation| serde_json::to_value(Verdict::of(validation)).unwrap();
+            let verdict = |validation: &Validation| {
+                let is_valid = validation.fault.is_none();
+                serde_json::to_value(Verdict::of(validation, is_valid, None, Vec::new())).unwrap()
+            };
             assert_eq!(verdict(&checked)["signatures"], "checked");
             let skipped = Validation { signatures: Signatures::Skipped, ..checked };
             assert!(in_words(&skipped).contains("valid but for signatures, which were NOT CHECKED"));

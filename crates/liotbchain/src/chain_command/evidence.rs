@@ -1,0 +1,124 @@
+//! What else there is to say of a chain that is validated: whose reading a fault is in, and what receipts hold against it.
+
+use std::path::{Path, PathBuf};
+
+use liotbchain_core::{
+    Height, KeyId,
+    receipt::{ProofFile, ProvenReceipt, Receipt},
+};
+use liotbchain_node::Fault;
+use liotbchain_store::{Store, StoreError};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Characters of a text that are shown.
+const SHOWN: usize = 400;
+
+/// Whose transaction it is.
+#[derive(Debug, Serialize)]
+pub struct Origin {
+    pub key_id: KeyId,
+    /// The name in the stored text, which may be what was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// Looks up whose transaction a fault is in, if it is in one.
+pub async fn origin(store: &dyn Store, fault: &Fault) -> Result<Option<Origin>, StoreError> {
+    let Some(position) = fault.position else { return Ok(None) };
+    let block = match store.blocks(fault.height, 1, 0).await {
+        // A row that cannot be read says nothing.
+        Err(StoreError::Corrupt(_)) => return Ok(None),
+        blocks => blocks?.pop().filter(|block| block.block.header.height == fault.height),
+    };
+    let transaction = block.and_then(|block| block.block.transactions.get(position).cloned());
+    Ok(transaction.map(|transaction| {
+        let payload = transaction.statement().map(|statement| statement.payload.clone());
+        let json = payload.and_then(|payload| serde_json::from_str::<Value>(&payload).ok());
+        let device = json.and_then(|json| Some(printable(json.get("device")?.as_str()?)));
+        Origin { key_id: transaction.key_id(), device }
+    }))
+}
+
+/// A receipt that holds by itself.
+pub struct Held {
+    pub file: String,
+    receipt: Receipt,
+    proven: ProvenReceipt,
+}
+
+/// What a receipt says of the stored chain.
+#[derive(Debug, Serialize)]
+pub struct Testimony {
+    pub receipt: String,
+    /// Whether the block that it proves is the one that is stored.
+    pub agrees: bool,
+    pub says: String,
+}
+
+impl Held {
+    /// Reads receipts, which must hold.
+    pub fn read(files: &[PathBuf]) -> Result<Vec<Self>, Failure> {
+        files.iter().map(|file| Self::of(file)).collect()
+    }
+
+    fn of(path: &Path) -> Result<Self, Failure> {
+        let file = path.display().to_string();
+        let text = crate::verify_command::read_text(path)?;
+        let receipt = match Receipt::parse_tlog_proof(&text) {
+            Ok(receipt) => receipt,
+            Err(_) => match ProofFile::parse(&text) {
+                Ok(ProofFile::Receipt(receipt)) => *receipt,
+                Ok(_) => return Err(Failure::failed(format!("{file} is a proof, but no receipt"))),
+                Err(error) => return Err(Failure::failed(format!("{file}: {error}"))),
+            },
+        };
+        let proven = receipt.verify().map_err(|error| {
+            Failure::failed(format!("{file} proves nothing: {error}"))
+                .with_hint("`liotbchain verify` says more")
+        })?;
+        Ok(Self { file, receipt, proven })
+    }
+
+    /// Holds the receipt against the stored block, and against a fault.
+    pub async fn testify(&self, store: &dyn Store, fault: Option<&Fault>) -> Result<Testimony, StoreError> {
+        let (height, hash) = (self.proven.block.height, self.proven.block.hash);
+        let header = match store.headers(height, 1).await {
+            Err(StoreError::Corrupt(_)) => None,
+            headers => headers?.pop().filter(|header| header.height == height),
+        };
+        let stored = header.as_ref().map(liotbchain_core::Header::compute_hash);
+        let mut says = match stored {
+            Some(stored) if stored == hash => format!("block {height} is the one it proves"),
+            Some(stored) => {
+                format!(
+                    "block {height} was {hash}, and is {stored} here: this chain was made anew since, or is another one"
+                )
+            }
+            None => format!("block {height} was on the chain, and is missing here: the chain was cut off"),
+        };
+        let is_here = |fault: &&Fault| is_at(fault, height, self.proven.position);
+        if let (Some(_), Some(text)) = (fault.filter(is_here), self.text()) {
+            says += &format!("; it holds the true text of the faulty transaction: {text}");
+        }
+        Ok(Testimony { receipt: self.file.clone(), agrees: stored == Some(hash), says })
+    }
+
+    fn text(&self) -> Option<String> {
+        let statement = self.receipt.block.entries.first()?.transaction.statement()?;
+        Some(printable(&statement.payload.chars().take(SHOWN).collect::<String>()))
+    }
+}
+
+fn is_at(fault: &Fault, height: Height, position: u32) -> bool {
+    fault.height == height && fault.position.is_none_or(|it| it == position as usize)
+}
+
+/// Returns a text as it may stand on a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|it| if it.is_control() { it.escape_default().collect() } else { vec![it] })
+        .collect()
+}
