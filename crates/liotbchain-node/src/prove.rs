@@ -133,10 +133,10 @@ impl<'a> Prover<'a> {
             Some(size) if size <= height.into() => {
                 return Err(ProveError::Order { from: u64::from(height) + 1, to: size });
             }
-            Some(size) if size > u64::from(end.tip) + 1 => {
-                return Err(ProveError::UnknownHeight { height: size, tip: end.tip });
+            Some(size) => {
+                self.check_size(size, end)?;
+                self.anchor_of(size, end).await?
             }
-            Some(size) => self.anchor_of(size, end).await?,
             None => self.anchor(height.min(end.tip), end).await?,
         };
         let block = self.block(height, end).await?;
@@ -250,9 +250,7 @@ impl<'a> Prover<'a> {
             return Err(ProveError::Order { from, to });
         }
         for size in [from, to] {
-            if size > u64::from(end.tip) + 1 {
-                return Err(ProveError::UnknownHeight { height: size, tip: end.tip });
-            }
+            self.check_size(size, end)?;
         }
         let path = if from == 0 { Path::new() } else { self.consistency_path(from, to).await? };
         let (earlier, later) = (self.anchor_of(from, end).await?, self.anchor_of(to, end).await?);
@@ -307,6 +305,12 @@ impl<'a> Prover<'a> {
         let frontier =
             liotbchain_core::merkle::Frontier::load(size, |level, index| find(&nodes, level, index))?;
         Ok(frontier.root())
+    }
+
+    /// Checks that there is something to end in: the header above so many blocks, or a signature where that is to come.
+    fn check_size(&self, size: u64, end: End) -> Result<(), ProveError> {
+        let largest = u64::from(end.tip) + u64::from(self.vouchers.signer.is_some());
+        if size > largest { Err(ProveError::UnknownHeight { height: size, tip: end.tip }) } else { Ok(()) }
     }
 
     async fn end(&self) -> Result<End, ProveError> {

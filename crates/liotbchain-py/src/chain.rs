@@ -13,8 +13,10 @@ use std::{
 };
 
 use liotbchain::{
-    BlockHash, Blockchain, Difficulty, Error, Height, NewTransaction, Options, TransactionId,
-    TransferProgress, core::mine::ATTEMPTS_MAX,
+    BlockHash, Blockchain, Difficulty, Error, Height, KeyId, NewTransaction, Options, TransactionId,
+    TransferProgress,
+    core::{mine::ATTEMPTS_MAX, receipt::ProofFile},
+    node::prove::HISTORY_MAX,
 };
 use pyo3::{
     exceptions::{PyIndexError, PyKeyError, PyOSError, PyTypeError, PyValueError},
@@ -289,6 +291,47 @@ impl Chain {
         let found = wait(py, chain.ledger().store().transaction(id))?;
         let found = found.map_err(|error| raise(Error::from(error)))?.ok_or_else(unknown)?;
         Ok(KnownTransaction::new(id, found))
+    }
+
+    /// Returns the receipt of a transaction, as JSON: a file by which anybody can check, without this chain, that the
+    /// transaction stands on it (`liotbchain verify`, or `python -m liotbchain.verify`).
+    fn receipt(&self, py: Python<'_>, id: &str) -> PyResult<String> {
+        let chain = self.chain()?;
+        let id: TransactionId = id
+            .parse()
+            .map_err(|_| PyKeyError::new_err(format!("no transaction of this chain has the id {id}")))?;
+        let receipt = wait(py, chain.receipt(id))?.map_err(raise)?;
+        Ok(ProofFile::Receipt(Box::new(receipt)).to_json())
+    }
+
+    /// Returns the transactions of a key from one height to another, as JSON, with the proof that none is missing. Where
+    /// there are more than `limit`, it goes less far, as its `to` says.
+    #[pyo3(signature = (key_id, start = 0, stop = None, *, limit = 100))]
+    fn key_history(
+        &self,
+        py: Python<'_>,
+        key_id: &str,
+        start: Height,
+        stop: Option<Height>,
+        limit: u32,
+    ) -> PyResult<String> {
+        let chain = self.chain()?;
+        let key_id: KeyId = key_id
+            .parse()
+            .map_err(|_| PyKeyError::new_err(format!("no key of this chain has the id {key_id}")))?;
+        let limit = in_range("limit", limit.into(), 1, HISTORY_MAX.into())? as u32;
+        let history = chain.key_history(key_id, start, stop.unwrap_or(Height::MAX), limit);
+        Ok(ProofFile::KeyHistory(Box::new(wait(py, history)?.map_err(raise)?)).to_json())
+    }
+
+    /// Returns the proof, as JSON, that the history of the first `new` blocks begins with that of the first `old` ones.
+    #[pyo3(signature = (old, new = None))]
+    fn consistency(&self, py: Python<'_>, old: u64, new: Option<u64>) -> PyResult<String> {
+        let chain = self.chain()?;
+        // The last block's header is the last to hold on to: it commits to all below.
+        let new = new.unwrap_or(chain.height().into());
+        let proof = wait(py, chain.consistency(old, new))?.map_err(raise)?;
+        Ok(ProofFile::Consistency(Box::new(proof)).to_json())
     }
 
     /// Validates all that is stored, every rule of it. `progress(done, of)` is called with heights meanwhile.

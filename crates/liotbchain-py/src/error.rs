@@ -2,11 +2,11 @@
 
 use liotbchain::{
     Error as ChainError, StoreError,
-    node::{LedgerError, TransferError},
+    node::{LedgerError, ProveError, TransferError},
 };
 use pyo3::{
     PyErr, create_exception,
-    exceptions::{PyException, PyOSError},
+    exceptions::{PyException, PyIndexError, PyKeyError, PyOSError},
 };
 
 create_exception!(liotbchain.utils, Error, PyException, "The base of all exceptions of this package.");
@@ -53,7 +53,18 @@ pub(crate) fn raise(error: impl Into<ChainError>) -> PyErr {
         ChainError::Statement(_) | ChainError::NotJson(_) => InvalidTransactionError::new_err(text),
         ChainError::Transfer(error) => raise_transfer(&error, text),
         ChainError::MiningFailed { .. } => MiningFailedError::new_err(text),
+        ChainError::Prove(error) => raise_prove(&error, text),
         ChainError::Random => BlockchainOperationError::new_err(text),
+    }
+}
+
+fn raise_prove(error: &ProveError, text: String) -> PyErr {
+    match error {
+        ProveError::UnknownTransaction => PyKeyError::new_err(text),
+        ProveError::UnknownHeight { .. } | ProveError::Order { .. } => PyIndexError::new_err(text),
+        ProveError::Pending => BlockchainOperationError::new_err(text),
+        ProveError::Damaged(_) => InvalidChainError::new_err(text),
+        ProveError::Store(error) => raise_store(error, text),
     }
 }
 

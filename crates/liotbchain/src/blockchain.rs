@@ -7,13 +7,14 @@ use std::{
 };
 
 use liotbchain_core::{
-    Block, Difficulty, Height, PublicKey, Rules, Statement, VerifiedStatement,
+    Block, Difficulty, Height, KeyId, PublicKey, Rules, Statement, TransactionId, VerifiedStatement,
+    receipt::{Consistency, KeyHistory, Receipt},
     transaction::{StatementError, UNSIGNED_SALT_SIZE},
 };
 use liotbchain_http::json_keys::{AmbiguousJson, check_unambiguous};
 use liotbchain_node::{
-    Acknowledgement, Ledger, LedgerConfig, LedgerError, SealedBlock, Submission, TransferError,
-    TransferProgress, Transferred, Validation, transfer, validate,
+    Acknowledgement, Ledger, LedgerConfig, LedgerError, ProveError, Prover, SealedBlock, Submission,
+    TransferError, TransferProgress, Transferred, Validation, Vouchers, transfer, validate,
 };
 use liotbchain_sender::signer::SigningKey;
 use liotbchain_store::{NewTransaction, OpenOptions, StoreError};
@@ -73,6 +74,9 @@ pub enum Error {
     /// An export or an import.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// There is no such proof.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
     /// No block within `nonce_limit` attempts; the transactions stay pending.
     #[error("no block was found in {attempts} attempts; the transactions stay pending")]
     MiningFailed {
@@ -264,6 +268,45 @@ impl Blockchain {
         progress: impl FnMut(TransferProgress),
     ) -> Result<Transferred, Error> {
         Ok(transfer::export(self.ledger.store(), out, progress).await?)
+    }
+
+    /// Proves that a transaction stands on the chain, to whoever gets the receipt: [`Receipt::verify`] checks it alone. It ends
+    /// in the header of the last block, which nobody signed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Prove`].
+    pub async fn receipt(&self, id: TransactionId) -> Result<Receipt, Error> {
+        Ok(self.prover().receipt(id).await?)
+    }
+
+    /// Proves which transactions of a key stand from one height to another, and that none is missing, as far as `limit`
+    /// allows: the history's `to` says how far that is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Prove`].
+    pub async fn key_history(
+        &self,
+        key_id: KeyId,
+        from: Height,
+        to: Height,
+        limit: u32,
+    ) -> Result<KeyHistory, Error> {
+        Ok(self.prover().key_history(key_id, from, to, limit).await?)
+    }
+
+    /// Proves that the history of the first `to` blocks begins with that of the first `from` ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Prove`].
+    pub async fn consistency(&self, from: u64, to: u64) -> Result<Consistency, Error> {
+        Ok(self.prover().consistency(from, to).await?)
+    }
+
+    fn prover(&self) -> Prover<'_> {
+        Prover::new(self.ledger.store().as_ref(), self.ledger.genesis(), Vouchers::default())
     }
 
     /// Checks an export and writes it into the empty store at a `DATABASE_URL`.

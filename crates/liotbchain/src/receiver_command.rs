@@ -80,7 +80,11 @@ impl OpenReceiver {
 
     /// Returns what there is to say at the start.
     pub async fn report(&self) -> StartReport {
-        start_report(&self.ledger, self.address).await
+        let mut report = start_report(&self.ledger, self.address).await;
+        if let Some(signer) = &self.config.signer {
+            report.lines.push(format!("log key     {}", signer.key(self.ledger.genesis())));
+        }
+        report
     }
 }
 

@@ -76,6 +76,10 @@ class AsyncChain:
         """Returns a transaction by its id."""
         return await self._call(self.chain.transaction, id)
 
+    async def receipt(self, id: str) -> str:
+        """Returns the receipt of a transaction, as JSON."""
+        return await self._call(self.chain.receipt, id)
+
     async def pending(self) -> list[str]:
         """Returns the texts of transactions that wait."""
         return await self._call(self.chain.pending)
