@@ -19,7 +19,7 @@ pub use ledger::{
 };
 pub use prove::{ProveError, Prover, Vouchers};
 pub use transfer::{Export, TransferError, TransferProgress, Transferred};
-pub use validate::{Fault, Since, ValidateOptions, Validation, validate, validate_with};
+pub use validate::{Fault, Origin, Since, ValidateOptions, Validation, validate, validate_with};
 
 /// Returns milliseconds since the Unix epoch by this machine's clock.
 pub fn now_ms() -> liotbchain_core::TimestampMs {

@@ -15,6 +15,7 @@
 mod index;
 mod indexes;
 mod keys;
+mod origin;
 mod pages;
 mod since;
 mod walk;
@@ -32,6 +33,7 @@ use liotbchain_store::{Store, StoreError, StoredBlock};
 use index::Suspects;
 use indexes::Beside;
 use keys::Keys;
+pub use origin::Origin;
 use pages::{BadRow, PageError, Pages};
 use walk::{Listed, Walk};
 
@@ -91,6 +93,8 @@ pub struct Fault {
     pub field: String,
     /// What is wrong with it: got and expected.
     pub reason: String,
+    /// Whose transaction it is in, where it is in one.
+    pub origin: Option<Origin>,
 }
 
 impl From<ChainFault> for Fault {
@@ -100,13 +104,13 @@ impl From<ChainFault> for Fault {
             ChainError::Genesis(error) => error.to_string(),
             ChainError::Block(error) => error.to_string(),
         };
-        Self { height, position, field, reason }
+        Self { height, position, field, reason, origin: None }
     }
 }
 
 impl From<BadRow> for Fault {
     fn from(BadRow { height, field, reason }: BadRow) -> Self {
-        Self { height, position: None, field: field.to_owned(), reason }
+        Self { height, position: None, field: field.to_owned(), reason, origin: None }
     }
 }
 
@@ -161,6 +165,9 @@ pub async fn validate_with(
     // What is kept beside the chain can be made anew of it, so a fault of the chain itself says more.
     if validation.fault.is_none() {
         validation.fault = wrong_beside;
+    }
+    if let Some(fault) = &mut validation.fault {
+        fault.origin = Origin::of(store.as_ref(), fault).await?;
     }
     Ok(validation)
 }
@@ -361,7 +368,7 @@ fn check_row<T: PartialEq + Display>(
         return Ok(());
     }
     let reason = format!("the stored {field} is {got}: expected {expected}");
-    Err(Fault { height, position: None, field: field.to_owned(), reason })
+    Err(Fault { height, position: None, field: field.to_owned(), reason, origin: None })
 }
 
 fn wrong_id(
@@ -378,8 +385,9 @@ fn wrong_id(
 
 /// The tip as the store knows it must be the last block validated, unless the chain grew or moved meanwhile.
 async fn check_tip(store: &dyn Store, validated: Option<&Branch>) -> Result<Option<Fault>, StoreError> {
-    let fault =
-        |height, field: &str, reason| Some(Fault { height, position: None, field: field.to_owned(), reason });
+    let fault = |height, field: &str, reason| {
+        Some(Fault { height, position: None, field: field.to_owned(), reason, origin: None })
+    };
     let Some(validated) = validated else {
         return Ok(fault(0, "height", "the store holds no block at height 0".to_owned()));
     };

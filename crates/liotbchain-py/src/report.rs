@@ -91,7 +91,7 @@ pub struct Validation {
 
 impl From<CoreValidation> for Validation {
     fn from(CoreValidation { valid_blocks, transactions, tip, fault, .. }: CoreValidation) -> Self {
-        let fault = fault.map(|liotbchain::Fault { height, position, field, reason }| Fault {
+        let fault = fault.map(|liotbchain::Fault { height, position, field, reason, .. }| Fault {
             height,
             position,
             field,

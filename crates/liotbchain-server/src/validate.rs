@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use axum::{Json, extract::State, http::StatusCode};
-use liotbchain_core::{BlockHash, Height, TimestampMs, check::Signatures};
+use liotbchain_core::{BlockHash, Height, KeyId, TimestampMs, check::Signatures};
 use liotbchain_http::{ApiError, ErrorBody};
 use liotbchain_node::{ValidateOptions, Validation, now_ms, validate_with};
 use liotbchain_store::{Store, StoreError};
@@ -202,6 +202,15 @@ struct Fault {
     field: String,
     /// What is wrong with it.
     reason: String,
+    /// Who signed the transaction, as its row says; zeros where nobody did. Not there where the fault is not one
+    /// transaction's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    key_id: Option<KeyId>,
+    /// The `device` in the stored text, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    device: Option<String>,
 }
 
 impl From<&Validation> for ValidationResult {
@@ -218,6 +227,8 @@ impl From<&Validation> for ValidationResult {
                 transaction: fault.position,
                 field: fault.field.clone(),
                 reason: fault.reason.clone(),
+                key_id: fault.origin.as_ref().map(|origin| origin.key_id),
+                device: fault.origin.as_ref().and_then(|origin| origin.device.clone()),
             }),
             message: fault.map(|fault| format!("Block {} is not valid: {}", fault.height, fault.reason)),
         }

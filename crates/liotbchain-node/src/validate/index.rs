@@ -112,7 +112,7 @@ impl Suspects {
             Some(Status::Sealed(_)) => return None,
         };
         let position = Some(place.position as usize);
-        Some(Fault { height: place.height, position, field: "id".to_owned(), reason })
+        Some(Fault { height: place.height, position, field: "id".to_owned(), reason, origin: None })
     }
 }
 

@@ -45,7 +45,13 @@ impl Beside {
                 let reason = format!(
                     "node {index} of level {level} of the history tree is {got}: expected {expected}"
                 );
-                return Some(Fault { height, position: None, field: "history_nodes".to_owned(), reason });
+                return Some(Fault {
+                    height,
+                    position: None,
+                    field: "history_nodes".to_owned(),
+                    reason,
+                    origin: None,
+                });
             }
         }
         self.wrong_key.clone()
@@ -87,6 +93,7 @@ async fn wrong_keys(store: &dyn Store, page: &[StoredBlock]) -> Result<BTreeMap<
                 position: None,
                 field: "key_blocks".to_owned(),
                 reason,
+                origin: None,
             });
         }
     }

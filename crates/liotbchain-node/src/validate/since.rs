@@ -21,7 +21,7 @@ impl Chain {
         let Since { size, root } = since;
         let fault = |height: u64, field: &str, reason: String| {
             let height = Height::try_from(height).unwrap_or(Height::MAX);
-            Ok(Err(Fault { height, position: None, field: field.to_owned(), reason }))
+            Ok(Err(Fault { height, position: None, field: field.to_owned(), reason, origin: None }))
         };
         let Some(genesis) = &self.branch else { return Ok(Ok(())) };
         let Some(last) = size.checked_sub(1).and_then(|last| Height::try_from(last).ok()) else {
@@ -101,7 +101,13 @@ pub(super) async fn check_counts(
                 let reason = format!(
                     "the store counts {got} transactions of key {key_id}: the last one is number {expected} of it"
                 );
-                return Ok(Some(Fault { height, position: None, field: "sequence".to_owned(), reason }));
+                return Ok(Some(Fault {
+                    height,
+                    position: None,
+                    field: "sequence".to_owned(),
+                    reason,
+                    origin: None,
+                }));
             }
         }
     }

@@ -78,6 +78,7 @@ impl<'a> Walk<'a> {
                 position: None,
                 field: "hash".to_owned(),
                 reason: "the chain was reorganised while it was validated: validate it again".to_owned(),
+                origin: None,
             }))))),
         }
     }

@@ -1,46 +1,19 @@
-//! What else there is to say of a chain that is validated: whose reading a fault is in, and what receipts hold against it.
+//! What receipts hold against a chain that is validated.
 
 use std::path::{Path, PathBuf};
 
 use liotbchain_core::{
-    Height, KeyId,
+    Height,
     receipt::{ProofFile, ProvenReceipt, Receipt},
 };
 use liotbchain_node::Fault;
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::failure::Failure;
 
 /// Characters of a text that are shown.
 const SHOWN: usize = 400;
-
-/// Whose transaction it is.
-#[derive(Debug, Serialize)]
-pub struct Origin {
-    pub key_id: KeyId,
-    /// The name in the stored text, which may be what was changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-}
-
-/// Looks up whose transaction a fault is in, if it is in one.
-pub async fn origin(store: &dyn Store, fault: &Fault) -> Result<Option<Origin>, StoreError> {
-    let Some(position) = fault.position else { return Ok(None) };
-    let block = match store.blocks(fault.height, 1, 0).await {
-        // A row that cannot be read says nothing.
-        Err(StoreError::Corrupt(_)) => return Ok(None),
-        blocks => blocks?.pop().filter(|block| block.block.header.height == fault.height),
-    };
-    let transaction = block.and_then(|block| block.block.transactions.get(position).cloned());
-    Ok(transaction.map(|transaction| {
-        let payload = transaction.statement().map(|statement| statement.payload.clone());
-        let json = payload.and_then(|payload| serde_json::from_str::<Value>(&payload).ok());
-        let device = json.and_then(|json| Some(printable(json.get("device")?.as_str()?)));
-        Origin { key_id: transaction.key_id(), device }
-    }))
-}
 
 /// A receipt that holds by itself.
 pub struct Held {
@@ -117,7 +90,7 @@ fn is_at(fault: &Fault, height: Height, position: u32) -> bool {
 }
 
 /// Returns a text as it may stand on a terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|it| if it.is_control() { it.escape_default().collect() } else { vec![it] })
         .collect()

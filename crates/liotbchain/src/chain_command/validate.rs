@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use liotbchain_core::{BlockHash, Checkpoint, Height, Note, check::Signatures, checkpoint::origin_of};
-use liotbchain_node::{Fault, Since, ValidateOptions, Validation, validate_with};
+use liotbchain_core::{BlockHash, Checkpoint, Height, KeyId, Note, check::Signatures, checkpoint::origin_of};
+use liotbchain_node::{Fault, Origin, Since, ValidateOptions, Validation, validate_with};
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
 
-use super::evidence::{self, Held, Origin, Testimony};
+use super::evidence::{Held, Testimony, printable};
 use crate::failure::{Exit, Failure};
 use crate::opening::{no_chain, open_existing_store};
 use crate::output::{print, print_json, warn};
@@ -36,27 +36,22 @@ pub async fn validate(settings: &Settings, plan: &ValidatePlan, json: bool) -> R
     let store = open_existing_store(settings).await?;
     let validated = validate_store(&store, settings, plan, &receipts).await;
     store.close().await;
-    let (validation, origin, testimonies) = validated?;
+    let (validation, testimonies) = validated?;
     if plan.skip_signatures {
         warn("NO SIGNATURE WAS CHECKED", Some("without --skip-signatures, all are"));
     }
     let is_valid = validation.fault.is_none() && testimonies.iter().all(|testimony| testimony.agrees);
     let printed = if json {
-        print_json(&Verdict::of(&validation, is_valid, origin, testimonies))
+        print_json(&Verdict::of(&validation, is_valid, testimonies))
     } else {
-        print(&(in_words(&validation) + &beside(origin, &testimonies)))
+        print(&(in_words(&validation) + &in_words_of(&testimonies)))
     };
     // Who has stopped reading still gets the exit code.
     if is_valid { printed } else { Err(Failure::told(Exit::ChainInvalid)) }
 }
 
-/// Says whose transaction the fault is in, and what receipts say.
-fn beside(origin: Option<Origin>, testimonies: &[Testimony]) -> String {
+fn in_words_of(testimonies: &[Testimony]) -> String {
     let mut words = String::new();
-    if let Some(Origin { key_id, device }) = origin {
-        let device = device.map(|device| format!("device {device:?}, ")).unwrap_or_default();
-        words += &format!("it is a transaction of {device}key {key_id}\n");
-    }
     for Testimony { receipt, agrees, says } in testimonies {
         let verdict = if *agrees { "agrees" } else { "CONTRADICTS" };
         words += &format!("receipt {receipt} {verdict}: {says}\n");
@@ -69,7 +64,7 @@ async fn validate_store(
     settings: &Settings,
     plan: &ValidatePlan,
     receipts: &[Held],
-) -> Result<(Validation, Option<Origin>, Vec<Testimony>), Failure> {
+) -> Result<(Validation, Vec<Testimony>), Failure> {
     let genesis = match store.branch().await {
         Ok(None) => return Err(no_chain(settings)),
         Ok(Some(branch)) => Some(branch.genesis()),
@@ -85,15 +80,11 @@ async fn validate_store(
         validate_with(store, options, |done, known| progress.set(done, u64::from(known) + 1)).await?
     };
     let fault = validation.fault.as_ref();
-    let origin = match fault {
-        Some(fault) => evidence::origin(store.as_ref(), fault).await?,
-        None => None,
-    };
     let mut testimonies = Vec::new();
     for receipt in receipts {
         testimonies.push(receipt.testify(store.as_ref(), fault).await?);
     }
-    Ok((validation, origin, testimonies))
+    Ok((validation, testimonies))
 }
 
 /// Reads what need not be validated again: a number of blocks, or a file with a checkpoint of this chain.
@@ -122,7 +113,7 @@ fn in_words(validation: &Validation) -> String {
         Signatures::Checked => "",
         Signatures::Skipped => " but for signatures, which were NOT CHECKED",
     };
-    let Some(Fault { height, position, field, reason }) = fault else {
+    let Some(Fault { height, position, field, reason, origin }) = fault else {
         let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
         if *since > 0 {
             let new = valid_blocks - since;
@@ -147,7 +138,11 @@ fn in_words(validation: &Validation) -> String {
         1 => format!("block 0 is valid{but}\n"),
         count => format!("blocks 0 to {} are valid{but}\n", count - 1),
     };
-    format!("invalid: {place}, {field}: {reason}\n{valid}")
+    let origin = origin.as_ref().map_or_else(String::new, |Origin { key_id, device }| {
+        let device = device.as_ref().map(|name| format!("device {}, ", printable(name))).unwrap_or_default();
+        format!("it is a transaction of {device}key {key_id}\n")
+    });
+    format!("invalid: {place}, {field}: {reason}\n{origin}{valid}")
 }
 
 /// The verdict as `GET /validate` gives it, and whether signatures were checked.
@@ -164,8 +159,6 @@ struct Verdict<'a> {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<ShownFault<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    origin: Option<Origin>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     receipts: Vec<Testimony>,
 }
@@ -181,19 +174,17 @@ struct ShownFault<'a> {
     transaction: Option<usize>,
     field: &'a str,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
 }
 
 impl<'a> Verdict<'a> {
-    fn of(
-        validation: &'a Validation,
-        is_valid: bool,
-        origin: Option<Origin>,
-        receipts: Vec<Testimony>,
-    ) -> Self {
+    fn of(validation: &'a Validation, is_valid: bool, receipts: Vec<Testimony>) -> Self {
         Self {
             valid: is_valid,
             since: validation.since,
-            origin,
             receipts,
             signatures: match validation.signatures {
                 Signatures::Checked => "checked",
@@ -208,6 +199,8 @@ impl<'a> Verdict<'a> {
                 transaction: fault.position,
                 field: &fault.field,
                 reason: &fault.reason,
+                key_id: fault.origin.as_ref().map(|origin| origin.key_id),
+                device: fault.origin.as_ref().and_then(|origin| origin.device.as_deref()),
             }),
         }
     }
@@ -227,6 +220,7 @@ mod tests {
             position,
             field: "signature".to_owned(),
             reason: reason.to_owned(),
+            origin: None,
         });
         let (tip, signatures) = (Some(BlockHash([0xab; 32])), Signatures::Checked);
         Validation { valid_blocks, transactions: 9, tip, fault, signatures, since: 0 }
@@ -239,7 +233,7 @@ mod tests {
             assert!(!in_words(&checked).contains("NOT CHECKED"));
             let verdict = |validation: &Validation| {
                 let is_valid = validation.fault.is_none();
-                serde_json::to_value(Verdict::of(validation, is_valid, None, Vec::new())).unwrap()
+                serde_json::to_value(Verdict::of(validation, is_valid, Vec::new())).unwrap()
             };
             assert_eq!(verdict(&checked)["signatures"], "checked");
             let skipped = Validation { signatures: Signatures::Skipped, ..checked };
