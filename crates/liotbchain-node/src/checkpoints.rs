@@ -12,9 +12,12 @@ use liotbchain_core::{
 #[derive(Clone)]
 pub struct CheckpointSigner(Arc<Inner>);
 
+/// Signs a text with a private key that is kept elsewhere.
+type Sign = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 struct Inner {
     public_key: PublicKey,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    sign: Box<Sign>,
 }
 
 impl fmt::Debug for CheckpointSigner {

@@ -94,7 +94,7 @@ pub struct Fault {
     /// What is wrong with it: got and expected.
     pub reason: String,
     /// Whose transaction it is in, where it is in one.
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
 }
 
 impl From<ChainFault> for Fault {
@@ -167,7 +167,7 @@ pub async fn validate_with(
         validation.fault = wrong_beside;
     }
     if let Some(fault) = &mut validation.fault {
-        fault.origin = Origin::of(store.as_ref(), fault).await?;
+        fault.origin = Origin::of(store.as_ref(), fault).await?.map(Box::new);
     }
     Ok(validation)
 }

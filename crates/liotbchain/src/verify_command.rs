@@ -3,7 +3,7 @@
 mod file;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use liotbchain_core::{
@@ -120,7 +120,7 @@ pub fn run(plan: &Plan, json: bool) -> Result<(), Failure> {
     printed
 }
 
-fn read_checkpoint(path: &PathBuf, policy: Option<&Policy>) -> Result<Checkpoint, Failure> {
+fn read_checkpoint(path: &Path, policy: Option<&Policy>) -> Result<Checkpoint, Failure> {
     let note: Note = file::read_text(path)?.parse().map_err(|error| bad_input(path, &error))?;
     match policy {
         Some(policy) => Ok(policy.check(&note).map_err(|error| bad_input(path, &error))?.checkpoint),
@@ -128,7 +128,7 @@ fn read_checkpoint(path: &PathBuf, policy: Option<&Policy>) -> Result<Checkpoint
     }
 }
 
-fn bad_input(path: &std::path::Path, error: &dyn std::fmt::Display) -> Failure {
+fn bad_input(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::failed(format!("{}: {error}", path.display()))
 }
 

@@ -138,7 +138,7 @@ fn in_words(validation: &Validation) -> String {
         1 => format!("block 0 is valid{but}\n"),
         count => format!("blocks 0 to {} are valid{but}\n", count - 1),
     };
-    let origin = origin.as_ref().map_or_else(String::new, |Origin { key_id, device }| {
+    let origin = origin.as_deref().map_or_else(String::new, |Origin { key_id, device }| {
         let device = device.as_ref().map(|name| format!("device {}, ", printable(name))).unwrap_or_default();
         format!("it is a transaction of {device}key {key_id}\n")
     });
