@@ -18,6 +18,7 @@ pub mod mine;
 mod object;
 pub mod pow;
 pub mod proof;
+pub mod prune;
 pub mod rules;
 pub mod transaction;
 
@@ -27,6 +28,7 @@ pub use check::{Ancestry, BlockError};
 pub use hash::{BlockHash, ContentHash, KeyId, Root, TransactionId};
 pub use key::{PublicKey, PublicKeyError};
 pub use pow::{Bits, Difficulty, Target, Work};
+pub use prune::PruneRecord;
 pub use rules::{Rules, SealRule};
 pub use transaction::{Content, Statement, Transaction, VerifiedStatement};
 

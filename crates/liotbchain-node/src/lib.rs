@@ -4,6 +4,7 @@
 //! that it verified, requests that wait) can be thrown away at any moment, and is, whenever the store failed.
 
 pub mod ledger;
+pub mod prune;
 pub mod transfer;
 pub mod validate;
 
@@ -14,6 +15,7 @@ mod waiting;
 pub use ledger::{
     Acknowledgement, Ledger, LedgerConfig, LedgerError, LedgerStatus, SealedBlock, Sealing, Submission,
 };
+pub use prune::PrunePlan;
 pub use transfer::{Export, TransferError, TransferProgress, Transferred};
 pub use validate::{Fault, ValidateOptions, Validation, validate, validate_with};
 

@@ -17,13 +17,15 @@ mod walk;
 use std::{fmt::Display, sync::Arc};
 
 use liotbchain_core::{
-    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, Rules, TransactionId, Work,
+    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, PruneRecord, Rules, Transaction, TransactionId,
+    Work,
     chain::{Census, CensusBudget, ChainError},
     check::{Examined, Signatures},
     rules,
 };
 use liotbchain_store::{Store, StoreError, StoredBlock};
 
+use crate::prune::PrunedCount;
 use index::Suspects;
 use keys::Keys;
 use pages::{BadRow, PageError, Pages};
@@ -36,12 +38,25 @@ pub struct Validation {
     pub valid_blocks: u64,
     /// Transactions in them, that of the genesis block with them.
     pub transactions: u64,
+    /// How many of them were pruned: their roots were checked, their signatures and repetitions cannot be.
+    pub pruned: u64,
+    /// How many of these no [`PruneRecord`] further up the valid blocks speaks of; none where there are too many gaps to
+    /// remember.
+    pub unrecorded: Option<u64>,
     /// Hash of the last valid block; none where the first one is bad already.
     pub tip: Option<BlockHash>,
     /// The first fault.
     pub fault: Option<Fault>,
     /// Whether signatures were verified.
     pub signatures: Signatures,
+}
+
+impl Validation {
+    /// Returns the validation of no block.
+    fn none(signatures: Signatures) -> Self {
+        let (valid_blocks, transactions, pruned) = (0, 0, 0);
+        Self { valid_blocks, transactions, pruned, unrecorded: Some(0), tip: None, fault: None, signatures }
+    }
 }
 
 /// How much is validated, and in how much memory.
@@ -147,7 +162,8 @@ async fn link_all(
     let mut chain = Chain {
         branch: None,
         census: Census::new(options.budget),
-        validation: Validation { valid_blocks: 0, transactions: 0, tip: None, fault: None, signatures },
+        pruned: PrunedCount::default(),
+        validation: Validation::none(signatures),
     };
     // A tip that contradicts itself is found again at the end.
     let mut known_height = store.branch().await.ok().flatten().map_or(0, |branch| branch.height());
@@ -239,6 +255,7 @@ struct Chain {
     /// None before the genesis block.
     branch: Option<Branch>,
     census: Census,
+    pruned: PrunedCount,
     validation: Validation,
 }
 
@@ -259,7 +276,7 @@ impl Chain {
     }
 
     fn link(&mut self, looked: &Looked) -> Result<(), Fault> {
-        let Looked { examined, total_work, wrong_id, listed } = looked;
+        let Looked { examined, total_work, wrong_id, listed, records } = looked;
         let Some(branch) = &mut self.branch else { return Ok(()) };
         let height = branch.next_height();
         branch.link(examined).map_err(|error| ChainFault { height, error: error.into() })?;
@@ -267,7 +284,13 @@ impl Chain {
         check_row(height, "hash", &listed.hash, &examined.hash())?;
         check_row(height, "total_work", total_work, &work)?;
         wrong_id.clone().map_or(Ok(()), Err)?;
-        self.pass(listed)
+        self.pass(listed)?;
+        for transaction in listed.transactions.iter().filter(|it| it.id.is_none()) {
+            self.pruned.add(transaction.key_id, transaction.sequence);
+        }
+        records.iter().for_each(|record| self.pruned.meet(record));
+        (self.validation.pruned, self.validation.unrecorded) = self.pruned.counts();
+        Ok(())
     }
 
     /// Counts a block that is valid by itself.
@@ -287,12 +310,17 @@ struct Looked {
     total_work: Work,
     wrong_id: Option<Fault>,
     listed: Listed,
+    /// What its signed transactions say of prunings.
+    records: Vec<PruneRecord>,
 }
 
 impl Looked {
     fn new(stored: &StoredBlock, examined: Examined) -> Self {
         let wrong_id = wrong_id(examined.height(), &stored.ids, examined.ids());
-        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into() }
+        let signed = stored.block.transactions.iter().filter_map(Transaction::statement);
+        let signed = signed.filter(|statement| !statement.is_unsigned());
+        let records = signed.filter_map(|statement| PruneRecord::from_payload(&statement.payload)).collect();
+        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into(), records }
     }
 }
 

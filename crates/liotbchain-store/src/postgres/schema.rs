@@ -10,7 +10,7 @@ use super::{
 use crate::StoreError;
 
 /// What brings the schema from each format to the next, the first from nothing to format 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Names the lock under which one process at a time migrates: "liotbch" in ASCII, and no more than a number that others
 /// will hardly choose.

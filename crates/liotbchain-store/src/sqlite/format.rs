@@ -13,7 +13,7 @@ use super::connection::Place;
 use crate::StoreError;
 
 /// What brings a file from one format to the next. Never changed once released, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// 0x6c696f74, `liot` in ASCII, by which `file` and other programs tell what the file is; the first migration sets it.
 const APPLICATION_ID: i64 = 1_818_849_140;

@@ -82,7 +82,7 @@ async fn refuses_a_newer_format() {
             run(path, sql);
         });
         let error = error.await;
-        assert!(matches!(error, StoreError::Newer { found: 7, known: 1 }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 7, known: 2 }), "{error}");
     }
 }
 

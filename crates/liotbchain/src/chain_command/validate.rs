@@ -50,14 +50,15 @@ async fn validate_store(
 }
 
 fn in_words(validation: &Validation) -> String {
-    let Validation { valid_blocks, transactions, tip, fault, signatures } = validation;
+    let Validation { valid_blocks, transactions, tip, fault, signatures, .. } = validation;
     let but = match signatures {
         Signatures::Checked => "",
         Signatures::Skipped => " but for signatures, which were NOT CHECKED",
     };
     let Some(Fault { height, position, field, reason }) = fault else {
         let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
-        return format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+        let valid = format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+        return valid + &pruned_in_words(validation);
     };
     let (mut place, mut reason) = (format!("block {height}"), reason.as_str());
     if let Some(position) = position {
@@ -73,6 +74,20 @@ fn in_words(validation: &Validation) -> String {
     format!("invalid: {place}, {field}: {reason}\n{valid}")
 }
 
+/// Says what could not be checked: nothing where nothing was pruned.
+fn pruned_in_words(validation: &Validation) -> String {
+    let without_record = match (validation.pruned, validation.unrecorded) {
+        (0, _) => return String::new(),
+        (_, None) => "it is not known how many of them without a record on the chain".to_owned(),
+        (_, Some(0)) => "each with a record on the chain".to_owned(),
+        (_, Some(count)) => format!("{count} of them WITHOUT A RECORD ON THE CHAIN"),
+    };
+    format!(
+        "pruned: {} transactions, whose signatures and repetitions cannot be checked; {without_record}\n",
+        validation.pruned
+    )
+}
+
 /// The verdict as `GET /validate` gives it, and whether signatures were checked.
 #[derive(Serialize)]
 struct Verdict<'a> {
@@ -80,6 +95,8 @@ struct Verdict<'a> {
     signatures: &'static str,
     blocks: u64,
     transactions: u64,
+    pruned: u64,
+    pruned_without_record: Option<u64>,
     tip: Option<BlockHash>,
     height: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +121,8 @@ impl<'a> Verdict<'a> {
             },
             blocks: validation.valid_blocks,
             transactions: validation.transactions,
+            pruned: validation.pruned,
+            pruned_without_record: validation.unrecorded,
             tip: validation.tip,
             height: validation.valid_blocks.checked_sub(1),
             fault: validation.fault.as_ref().map(|fault| ShownFault {
@@ -132,7 +151,26 @@ mod tests {
             reason: reason.to_owned(),
         });
         let (tip, signatures) = (Some(BlockHash([0xab; 32])), Signatures::Checked);
-        Validation { valid_blocks, transactions: 9, tip, fault, signatures }
+        let (pruned, unrecorded) = (0, Some(0));
+        Validation { valid_blocks, transactions: 9, pruned, unrecorded, tip, fault, signatures }
+    }
+
+    #[test]
+    fn says_how_much_was_pruned() {
+        let valid = validation(3, None);
+        for (unrecorded, words) in [
+            (Some(0), "each with a record"),
+            (Some(2), "2 of them WITHOUT A RECORD"),
+            (None, "it is not known"),
+        ] {
+            let pruned = Validation { pruned: 5, unrecorded, ..valid.clone() };
+            let text = in_words(&pruned);
+            assert!(
+                text.starts_with("valid: ") && text.contains("pruned: 5") && text.contains(words),
+                "{text}"
+            );
+        }
+        assert!(!in_words(&valid).contains("pruned"));
     }
 
     #[test]
