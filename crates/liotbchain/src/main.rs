@@ -19,6 +19,7 @@ mod log_queue;
 mod man_command;
 mod open_files;
 mod opening;
+mod operator_key;
 mod output;
 mod program;
 mod progress;
@@ -89,6 +90,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         }
         Task::ChainExport { out, force } => chain_command::export(settings, &out, force, json).await,
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
+        Task::ChainPrune(plan) => chain_command::prune::prune(settings, &plan, json).await,
         Task::Bench(plan) => bench_command::run(settings, &plan, json).await,
         Task::Device(plan) => device_command::run(settings, &plan, json).await,
         Task::ConfigShow | Task::ConfigCheck | Task::Completions { .. } | Task::Man { .. } => {
