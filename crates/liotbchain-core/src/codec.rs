@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     block::{Block, Header},
-    hash::KeyId,
+    hash::{ContentHash, KeyId},
     transaction::{Content, PAYLOAD_SIZE_MAX, Statement, Transaction},
 };
 
@@ -74,18 +74,34 @@ pub struct PrunedError {
 ///
 /// [`PrunedError`] where payload and signature of a transaction were dropped.
 pub fn encode_block(block: &Block) -> Result<Vec<u8>, PrunedError> {
+    match block.transactions.iter().position(|transaction| transaction.statement().is_none()) {
+        Some(position) => Err(PrunedError { position }),
+        None => Ok(encode_kept_block(block)),
+    }
+}
+
+/// Returns what is left of a block whose transactions may be pruned: the canonical bytes, where a payload length of 0,
+/// which no payload has, is followed by the content hash of a pruned one. For a store, and never hashed.
+pub fn encode_kept_block(block: &Block) -> Vec<u8> {
     let mut bytes = block.header.encode().to_vec();
     bytes.extend_from_slice(&(block.transactions.len() as u32).to_be_bytes());
-    for (position, transaction) in block.transactions.iter().enumerate() {
-        let statement = transaction.statement().ok_or(PrunedError { position })?;
-        bytes.extend_from_slice(&statement.key_id.0);
+    for transaction in &block.transactions {
+        bytes.extend_from_slice(&transaction.key_id().0);
         bytes.extend_from_slice(&transaction.sequence.to_be_bytes());
-        bytes.extend_from_slice(&(statement.payload.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(statement.payload.as_bytes());
-        bytes.extend_from_slice(&(statement.signature.len() as u16).to_be_bytes());
-        bytes.extend_from_slice(&statement.signature);
+        match &transaction.content {
+            Content::Full(statement) => {
+                bytes.extend_from_slice(&(statement.payload.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(statement.payload.as_bytes());
+                bytes.extend_from_slice(&(statement.signature.len() as u16).to_be_bytes());
+                bytes.extend_from_slice(&statement.signature);
+            }
+            Content::Pruned { content_hash, .. } => {
+                bytes.extend_from_slice(&0u32.to_be_bytes());
+                bytes.extend_from_slice(&content_hash.0);
+            }
+        }
     }
-    Ok(bytes)
+    bytes
 }
 
 /// Decodes what [`encode_block`] wrote, and nothing else.
@@ -94,6 +110,26 @@ pub fn encode_block(block: &Block) -> Result<Vec<u8>, PrunedError> {
 ///
 /// [`DecodeError`] names the structural rule that the bytes break.
 pub fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError> {
+    decode(bytes, Pruned::Refused)
+}
+
+/// Decodes what [`encode_kept_block`] wrote, and nothing else.
+///
+/// # Errors
+///
+/// [`DecodeError`] names the structural rule that the bytes break.
+pub fn decode_kept_block(bytes: &[u8]) -> Result<Block, DecodeError> {
+    decode(bytes, Pruned::Taken)
+}
+
+/// Whether a payload length of 0 announces a pruned transaction, or is an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pruned {
+    Refused,
+    Taken,
+}
+
+fn decode(bytes: &[u8], pruned: Pruned) -> Result<Block, DecodeError> {
     let mut reader = Reader { rest: bytes };
     let header = decode_header(&mut reader)?;
     let count = u32::from_be_bytes(reader.array()?);
@@ -101,7 +137,7 @@ pub fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError> {
         return Err(DecodeError::TransactionCount { count, got: reader.rest.len() });
     }
     let transactions = (0..count as usize)
-        .map(|position| decode_transaction(&mut reader, position))
+        .map(|position| decode_transaction(&mut reader, position, pruned))
         .collect::<Result<_, _>>()?;
     reader.finish()?;
     Ok(Block { header, transactions })
@@ -128,10 +164,18 @@ fn decode_header(reader: &mut Reader<'_>) -> Result<Header, DecodeError> {
     }
 }
 
-fn decode_transaction(reader: &mut Reader<'_>, position: usize) -> Result<Transaction, DecodeError> {
+fn decode_transaction(
+    reader: &mut Reader<'_>,
+    position: usize,
+    pruned: Pruned,
+) -> Result<Transaction, DecodeError> {
     let key_id = KeyId(reader.array()?);
     let sequence = u64::from_be_bytes(reader.array()?);
     let size = u32::from_be_bytes(reader.array()?) as usize;
+    if size == 0 && pruned == Pruned::Taken {
+        let content_hash = ContentHash(reader.array()?);
+        return Ok(Transaction { sequence, content: Content::Pruned { key_id, content_hash } });
+    }
     if size == 0 || size > PAYLOAD_SIZE_MAX {
         return Err(DecodeError::PayloadSize { position, size });
     }
@@ -201,6 +245,27 @@ mod tests {
         fn round_trips(block in block()) {
             let bytes = encode_block(&block).unwrap();
             prop_assert_eq!(decode_block(&bytes), Ok(block));
+        }
+
+        #[test]
+        fn a_kept_block_round_trips_with_some_pruned(block in block(), hashes: [Option<[u8; 32]>; 5]) {
+            let mut pruned = block.clone();
+            for (transaction, hash) in pruned.transactions.iter_mut().zip(hashes) {
+                if let Some(hash) = hash {
+                    let key_id = transaction.key_id();
+                    transaction.content = Content::Pruned { key_id, content_hash: ContentHash(hash) };
+                }
+            }
+            let bytes = encode_kept_block(&pruned);
+            prop_assert_eq!(decode_kept_block(&bytes), Ok(pruned.clone()));
+            for end in 0..bytes.len() {
+                prop_assert!(decode_kept_block(&bytes[..end]).is_err());
+            }
+            if pruned == block {
+                prop_assert_eq!(encode_block(&block), Ok(bytes));
+            } else {
+                prop_assert!(encode_block(&pruned).is_err() && decode_block(&bytes).is_err());
+            }
         }
 
         #[test]

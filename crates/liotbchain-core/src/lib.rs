@@ -21,6 +21,7 @@ mod object;
 pub mod policy;
 pub mod pow;
 pub mod proof;
+pub mod prune;
 pub mod receipt;
 pub mod rules;
 pub mod transaction;
@@ -34,6 +35,7 @@ pub use key::{PublicKey, PublicKeyError};
 pub use note::{Note, NoteKey, NoteKeyKind};
 pub use policy::Policy;
 pub use pow::{Bits, Difficulty, Target, Work};
+pub use prune::PruneRecord;
 pub use rules::{Rules, SealRule};
 pub use transaction::{Content, Statement, Transaction, VerifiedStatement};
 

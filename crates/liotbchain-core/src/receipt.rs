@@ -374,7 +374,7 @@ pub struct ProvenKeyHistory {
     /// How many of them were pruned, so that no signature could be checked.
     pub pruned: u64,
     /// Height up to which none is missing; none where nothing is shown that could prove it. A transaction above `to` proves
-    /// it up to `to`, else the last one shown does up to its own block, itself included.
+    /// it up to `to`, else the last one shown does up to the block below its own: another one may stand behind it there.
     pub complete_to: Option<Height>,
     /// What they end in.
     pub anchor: ProvenAnchor,
@@ -571,6 +571,9 @@ impl KeyHistory {
         if from > to {
             return Err(ReceiptError::Range { from, to });
         }
+        if self.public_key.as_ref().is_some_and(|key| key.key_id() != self.key_id) {
+            return Err(ReceiptError::PublicKey { expected: self.key_id });
+        }
         let anchor = self.anchor.verify(self.genesis)?;
         let mut seen: Option<(Height, u32, u64)> = None;
         let mut sequences: Option<std::ops::Range<u64>> = None;
@@ -613,10 +616,11 @@ impl KeyHistory {
                 sequences = Some(sequences.map_or(got, |it| it.start)..end);
             }
         }
-        // What stands behind `to` is behind all that was asked for; else nothing is known above the last that is shown.
+        // What stands behind `to` is behind all that was asked for; else nothing is known from the last that is shown on.
         let complete_to = match (behind, seen) {
             (1, _) => Some(to),
-            (_, Some((last, ..))) if last >= from => Some(last),
+            // Another one may stand behind it in the same block.
+            (_, Some((last, ..))) if last > from => Some(last - 1),
             _ => None,
         };
         let sequences = sequences.unwrap_or_else(|| {

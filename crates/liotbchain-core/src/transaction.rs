@@ -198,13 +198,20 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// Returns who signed.
+    pub fn key_id(&self) -> KeyId {
+        match self {
+            Self::Full(statement) => statement.key_id,
+            Self::Pruned { key_id, .. } => *key_id,
+        }
+    }
+}
+
 impl Transaction {
     /// Returns who signed.
     pub fn key_id(&self) -> KeyId {
-        match &self.content {
-            Content::Full(statement) => statement.key_id,
-            Content::Pruned { key_id, .. } => *key_id,
-        }
+        self.content.key_id()
     }
 
     /// Returns the statement, unless it was pruned.

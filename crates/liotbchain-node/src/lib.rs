@@ -6,6 +6,7 @@
 pub mod checkpoints;
 pub mod ledger;
 pub mod prove;
+pub mod prune;
 pub mod transfer;
 pub mod validate;
 
@@ -18,6 +19,7 @@ pub use ledger::{
     Acknowledgement, Ledger, LedgerConfig, LedgerError, LedgerStatus, SealedBlock, Sealing, Submission,
 };
 pub use prove::{ProveError, Prover, Vouchers};
+pub use prune::PrunePlan;
 pub use transfer::{Export, TransferError, TransferProgress, Transferred};
 pub use validate::{Fault, Origin, Since, ValidateOptions, Validation, validate, validate_with};
 

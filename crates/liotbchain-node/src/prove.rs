@@ -104,7 +104,7 @@ impl<'a> Prover<'a> {
         let end = self.end().await?;
         let block = self.block(place.height, end).await?;
         let anchor = self.anchor(place.height, end).await?;
-        let public_key = self.public_key(stored.statement.key_id).await?;
+        let public_key = self.public_key(stored.content.key_id()).await?;
         let history_path = self.block_paths(&anchor, &[place.height]).await?.pop().flatten();
         let block = ProvenBlock::of(&block.block, [place.position], history_path);
         Ok(Receipt { genesis: self.genesis, public_key, block, anchor })
@@ -197,14 +197,13 @@ impl<'a> Prover<'a> {
         let heights = self.store.key_heights(key_id, from, limit.saturating_add(1)).await?;
         let (mut count, mut bytes) = (0, 0);
         for height in heights {
-            if height <= to && (count >= limit as usize || bytes >= HISTORY_BYTES_MAX) {
-                // What was not read from here on is on the next page.
-                to = shown.last().map_or(to, |(block, _)| block.block.header.height);
-                break;
-            }
             let (block, positions) = self.of_key(height, end, key_id).await?;
             if positions.is_empty() {
                 continue;
+            }
+            if height <= to && (count >= limit as usize || bytes >= HISTORY_BYTES_MAX) {
+                // What comes from here on is on the next page; its first one proves that this page has all before it.
+                to = shown.last().map_or(to, |(block, _)| block.block.header.height);
             }
             if height > to {
                 shown.push((block, positions[..1].to_vec()));

@@ -2,6 +2,7 @@
 //! stopped in.
 
 use std::{
+    collections::HashSet,
     io::{BufRead, Read as _, Write},
     sync::Arc,
     time::Duration,
@@ -46,11 +47,13 @@ pub enum TransferError {
     /// The chain moved while it was exported.
     #[error("the chain was reorganised while it was exported: export it again")]
     Reorganised,
-    /// The export holds transactions without their payload, which a store cannot keep yet.
-    #[error("block {height} holds a pruned transaction: such an export can be checked, but not imported")]
-    Pruned {
+    /// A pruned transaction is of a key that the export does not give.
+    #[error("block {height} holds a pruned transaction of key {key_id}, which the export does not give")]
+    KeyMissing {
         /// The block's height.
         height: Height,
+        /// The key.
+        key_id: KeyId,
     },
     /// Another receiver uses the store.
     #[error("a receiver uses this store: stop it first")]
@@ -270,10 +273,20 @@ pub fn check(input: impl BufRead) -> Result<(), TransferError> {
 fn check_beyond(input: impl BufRead, kept: Option<&Branch>) -> Result<(), TransferError> {
     let mut lines = Lines { input, line: 0 };
     let mut reader = export::Reader::default();
+    let mut given = HashSet::from([KeyId::ZERO]);
     while let Some(line) = lines.next()? {
-        let Read::Block(block) = reader.push(&line)? else { continue };
-        if block.transactions().iter().any(|it| it.statement().is_none()) {
-            return Err(TransferError::Pruned { height: block.height() });
+        let block = match reader.push(&line)? {
+            Read::Block(block) => block,
+            Read::Key(key) => {
+                given.insert(key.key_id());
+                continue;
+            }
+            Read::Start { .. } | Read::End => continue,
+        };
+        // The key of a whole one is given, or its signature would not have been found good.
+        let mut pruned = block.transactions().iter().filter(|it| it.statement().is_none());
+        if let Some(unknown) = pruned.find(|it| !given.contains(&it.key_id())) {
+            return Err(TransferError::KeyMissing { height: block.height(), key_id: unknown.key_id() });
         }
         // A hash stands for all blocks below, so two blocks tell; the first one tells a foreign chain at once.
         let is_other = |kept: &Branch| {

@@ -23,13 +23,15 @@ mod walk;
 use std::{fmt::Display, sync::Arc};
 
 use liotbchain_core::{
-    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, Root, Rules, TransactionId, Work,
+    BlockError, BlockHash, Branch, ChainFault, Height, KeyId, PruneRecord, Root, Rules, Transaction,
+    TransactionId, Work,
     chain::{Census, CensusBudget, ChainError},
     check::{Examined, Signatures},
     rules,
 };
 use liotbchain_store::{Store, StoreError, StoredBlock};
 
+use crate::prune::PrunedCount;
 use index::Suspects;
 use indexes::Beside;
 use keys::Keys;
@@ -44,6 +46,11 @@ pub struct Validation {
     pub valid_blocks: u64,
     /// Transactions in them, that of the genesis block with them.
     pub transactions: u64,
+    /// How many of them were pruned: their roots were checked, their signatures and repetitions cannot be.
+    pub pruned: u64,
+    /// How many of these no [`PruneRecord`] further up the valid blocks speaks of; none where there are too many gaps to
+    /// remember.
+    pub unrecorded: Option<u64>,
     /// Hash of the last valid block; none where the first one is bad already.
     pub tip: Option<BlockHash>,
     /// The first fault.
@@ -61,6 +68,23 @@ pub struct Since {
     pub size: u64,
     /// Root over them, if it is known.
     pub root: Option<Root>,
+}
+
+impl Validation {
+    /// Returns the validation of no block.
+    fn none(signatures: Signatures) -> Self {
+        let (valid_blocks, transactions, pruned) = (0, 0, 0);
+        Self {
+            valid_blocks,
+            transactions,
+            pruned,
+            unrecorded: Some(0),
+            tip: None,
+            fault: None,
+            signatures,
+            since: 0,
+        }
+    }
 }
 
 /// How much is validated, and in how much memory.
@@ -187,14 +211,8 @@ async fn link_all(
     let mut chain = Chain {
         branch: None,
         census,
-        validation: Validation {
-            valid_blocks: 0,
-            transactions: 0,
-            tip: None,
-            fault: None,
-            signatures,
-            since,
-        },
+        pruned: PrunedCount::default(),
+        validation: Validation { since, ..Validation::none(signatures) },
         wrong_beside: None,
     };
     // A tip that contradicts itself is found again at the end.
@@ -295,6 +313,7 @@ struct Chain {
     /// None before the genesis block.
     branch: Option<Branch>,
     census: Census,
+    pruned: PrunedCount,
     validation: Validation,
     /// The first fault in what is kept beside the blocks.
     wrong_beside: Option<Fault>,
@@ -317,7 +336,7 @@ impl Chain {
     }
 
     fn link(&mut self, looked: &Looked) -> Result<(), Fault> {
-        let Looked { examined, total_work, wrong_id, listed, beside } = looked;
+        let Looked { examined, total_work, wrong_id, listed, beside, records } = looked;
         let Some(branch) = &mut self.branch else { return Ok(()) };
         let height = branch.next_height();
         let completed = branch.link(examined).map_err(|error| ChainFault { height, error: error.into() })?;
@@ -328,7 +347,13 @@ impl Chain {
         if self.wrong_beside.is_none() {
             self.wrong_beside = beside.check(height, &completed);
         }
-        self.pass(listed)
+        self.pass(listed)?;
+        for transaction in listed.transactions.iter().filter(|it| it.id.is_none()) {
+            self.pruned.add(transaction.key_id, transaction.sequence);
+        }
+        records.iter().for_each(|record| self.pruned.meet(record));
+        (self.validation.pruned, self.validation.unrecorded) = self.pruned.counts();
+        Ok(())
     }
 
     /// Counts a block that is valid by itself.
@@ -349,12 +374,17 @@ struct Looked {
     wrong_id: Option<Fault>,
     listed: Listed,
     beside: Beside,
+    /// What its signed transactions say of prunings.
+    records: Vec<PruneRecord>,
 }
 
 impl Looked {
     fn new(stored: &StoredBlock, examined: Examined, beside: Beside) -> Self {
         let wrong_id = wrong_id(examined.height(), &stored.ids, examined.ids());
-        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into(), beside }
+        let signed = stored.block.transactions.iter().filter_map(Transaction::statement);
+        let signed = signed.filter(|statement| !statement.is_unsigned());
+        let records = signed.filter_map(|statement| PruneRecord::from_payload(&statement.payload)).collect();
+        Self { examined, total_work: stored.total_work, wrong_id, listed: stored.into(), beside, records }
     }
 }
 

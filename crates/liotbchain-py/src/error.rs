@@ -114,7 +114,7 @@ fn raise_transfer(error: &TransferError, text: String) -> PyErr {
         TransferError::NotEmpty
         | TransferError::Empty
         | TransferError::Reorganised
-        | TransferError::Pruned { .. }
+        | TransferError::KeyMissing { .. }
         | TransferError::InUse => BlockchainOperationError::new_err(text),
     }
 }

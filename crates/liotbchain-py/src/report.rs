@@ -83,6 +83,10 @@ pub struct Validation {
     valid_blocks: u64,
     /// Transactions in them.
     transactions: u64,
+    /// How many of them were pruned, so that their signatures could not be checked.
+    pruned: u64,
+    /// How many of these no record on the chain speaks of; None where that is not known.
+    pruned_without_record: Option<u64>,
     /// Hash of the last valid block, in hexadecimal.
     tip: Option<String>,
     /// The first fault; None where there is none.
@@ -90,14 +94,16 @@ pub struct Validation {
 }
 
 impl From<CoreValidation> for Validation {
-    fn from(CoreValidation { valid_blocks, transactions, tip, fault, .. }: CoreValidation) -> Self {
+    fn from(validation: CoreValidation) -> Self {
+        let CoreValidation { valid_blocks, transactions, pruned, unrecorded, tip, fault, .. } = validation;
         let fault = fault.map(|liotbchain::Fault { height, position, field, reason, .. }| Fault {
             height,
             position,
             field,
             reason,
         });
-        Self { valid_blocks, transactions, tip: tip.map(|tip| tip.to_string()), fault }
+        let (pruned_without_record, tip) = (unrecorded, tip.map(|tip| tip.to_string()));
+        Self { valid_blocks, transactions, pruned, pruned_without_record, tip, fault }
     }
 }
 

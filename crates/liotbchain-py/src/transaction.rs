@@ -107,6 +107,13 @@ impl KnownTransaction {
     pub(crate) fn new(id: TransactionId, stored: StoredTransaction) -> Self {
         Self { id, stored }
     }
+
+    fn statement(&self) -> Option<&Statement> {
+        match &self.stored.content {
+            Content::Full(statement) => Some(statement),
+            Content::Pruned { .. } => None,
+        }
+    }
 }
 
 #[pymethods]
@@ -120,25 +127,34 @@ impl KnownTransaction {
     /// Who signed, in hexadecimal: SHA-256 of the public key. Zeros where nobody did.
     #[getter]
     fn key_id(&self) -> String {
-        self.stored.statement.key_id.to_string()
+        match &self.stored.content {
+            Content::Full(statement) => statement.key_id.to_string(),
+            Content::Pruned { key_id, .. } => key_id.to_string(),
+        }
     }
 
-    /// The exact text that was signed.
+    /// The exact text that was signed; None where it was pruned.
     #[getter]
-    fn payload(&self) -> &str {
-        &self.stored.statement.payload
+    fn payload(&self) -> Option<&str> {
+        self.statement().map(|statement| statement.payload.as_str())
     }
 
-    /// What the payload says, as `json.loads` reads it; the text itself where it is no JSON.
+    /// What the payload says, as `json.loads` reads it; the text itself where it is no JSON; None where it was pruned.
     #[getter]
-    fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        read(py, &self.stored.statement)
+    fn data<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.statement().map(|statement| read(py, statement)).transpose()
     }
 
-    /// The signature; 16 random bytes where nobody signed.
+    /// The signature; 16 random bytes where nobody signed; None where it was pruned.
     #[getter]
-    fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.stored.statement.signature)
+    fn signature<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.statement().map(|statement| PyBytes::new(py, &statement.signature))
+    }
+
+    /// Whether payload and signature were dropped.
+    #[getter]
+    fn is_pruned(&self) -> bool {
+        self.statement().is_none()
     }
 
     /// "sealed" or "pending".

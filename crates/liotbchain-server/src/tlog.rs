@@ -1,7 +1,7 @@
 //! The chain as a transparency log: `GET /checkpoint` and `GET /tile/…`, as
 //! [c2sp.org/tlog-tiles](https://c2sp.org/tlog-tiles) says. Entry `h` is the hash of the block at height `h`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, State},
@@ -9,14 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use liotbchain_core::Height;
-use liotbchain_http::{ApiError, Problem};
+use liotbchain_http::{ApiError, ErrorBody};
 
-use crate::{
-    error::ServerError,
-    state::Shared,
-    v1::conditional::{IMMUTABLE, REVALIDATE},
-};
+use crate::{error::ServerError, state::Shared, v1::conditional::REVALIDATE};
 
+/// What never changes, and holds nothing but hashes: a year is the longest that caches take.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Hashes of a full tile, and entries of a full bundle.
 const WIDTH: u32 = 256;
 /// Levels of the tree that a level of tiles spans.
@@ -33,8 +31,8 @@ const LEVELS: u8 = 63;
     tag = "log",
     responses(
         (status = OK, description = "A signed note (c2sp.org/tlog-checkpoint).", body = String, content_type = "text/plain; charset=utf-8"),
-        (status = NOT_FOUND, description = "`no_checkpoint_key`: this receiver signs no checkpoints.", body = Problem, content_type = "application/problem+json"),
-        (status = SERVICE_UNAVAILABLE, description = "`not_cosigned_yet`: too few witnesses have cosigned since the start.", body = Problem, content_type = "application/problem+json"),
+        (status = NOT_FOUND, description = "`no_checkpoint_key`: this receiver signs no checkpoints.", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`not_cosigned_yet`: too few witnesses have cosigned since the start.", body = ErrorBody),
     ),
 )]
 pub(crate) async fn get_checkpoint(State(shared): State<Arc<Shared>>) -> Result<Response, ServerError> {
@@ -44,8 +42,7 @@ pub(crate) async fn get_checkpoint(State(shared): State<Arc<Shared>>) -> Result<
     }
     let Some(note) = shared.vouching.checkpoint(&shared.ledger).await? else {
         let message = "too few witnesses have cosigned a checkpoint since the receiver started: try again";
-        let refusal = ApiError::refusal(StatusCode::SERVICE_UNAVAILABLE, "not_cosigned_yet", message);
-        return Err(refusal.with_retry_after(std::time::Duration::from_secs(1)).into());
+        return Err(ApiError::busy("not_cosigned_yet", message, Duration::from_secs(1)).into());
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -67,7 +64,7 @@ pub(crate) async fn get_checkpoint(State(shared): State<Arc<Shared>>) -> Result<
     ),
     responses(
         (status = OK, description = "The tile.", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = NOT_FOUND, description = "`no_tile`: not the path of a tile, or the chain has not so many blocks.", body = Problem, content_type = "application/problem+json"),
+        (status = NOT_FOUND, description = "`no_tile`: not the path of a tile, or the chain has not so many blocks.", body = ErrorBody),
     ),
 )]
 pub(crate) async fn get_tile(

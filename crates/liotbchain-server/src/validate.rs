@@ -172,6 +172,12 @@ pub(crate) struct ValidationResult {
     /// Transactions in them, that of the genesis block included.
     #[schema(example = 101)]
     transactions: u64,
+    /// How many of them were pruned, so that their signatures could not be checked.
+    #[schema(example = 0)]
+    pruned: u64,
+    /// How many of these no record on the chain speaks of; null where that is not known.
+    #[schema(example = 0)]
+    pruned_without_record: Option<u64>,
     /// Hash of the last valid block.
     #[schema(value_type = Option<String>)]
     tip: Option<BlockHash>,
@@ -220,6 +226,8 @@ impl From<&Validation> for ValidationResult {
             valid: fault.is_none(),
             blocks: validation.valid_blocks,
             transactions: validation.transactions,
+            pruned: validation.pruned,
+            pruned_without_record: validation.unrecorded,
             tip: validation.tip,
             height: validation.valid_blocks.checked_sub(1),
             fault: fault.map(|fault| Fault {

@@ -1,7 +1,7 @@
 //! What vouches for the chain: the operator's signature under checkpoints, and the cosignatures of witnesses.
 
 use liotbchain_core::{
-    Policy,
+    Checkpoint, Policy,
     note::{Note, NoteKey},
 };
 use liotbchain_node::{CheckpointSigner, Ledger, ProveError, Prover, Vouchers};
@@ -31,14 +31,26 @@ impl Vouching {
         self.policy.as_ref()
     }
 
-    /// Shows a checkpoint from now on.
+    /// Shows a checkpoint from now on, unless one of more blocks is shown.
     pub(crate) fn publish(&self, note: Note) {
-        self.cosigned.send_replace(Some(note));
+        let size = |note: &Note| Checkpoint::of(note).map_or(0, |checkpoint| checkpoint.size);
+        self.cosigned.send_if_modified(|shown| {
+            let is_newer = shown.as_ref().is_none_or(|shown| size(shown) <= size(&note));
+            if is_newer {
+                *shown = Some(note);
+            }
+            is_newer
+        });
     }
 
     /// Returns the newest checkpoint that enough witnesses cosigned.
     pub(crate) fn cosigned(&self) -> Option<Note> {
         self.cosigned.borrow().clone()
+    }
+
+    /// Returns a watch of the same.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Note>> {
+        self.cosigned.subscribe()
     }
 
     /// Returns what proofs end in as of now.

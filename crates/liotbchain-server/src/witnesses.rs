@@ -1,27 +1,39 @@
 //! Asks witnesses to cosign checkpoints, as [c2sp.org/tlog-witness](https://c2sp.org/tlog-witness) says: whenever the chain
 //! grew, but not more often than once a second. What enough of them cosigned is shown from then on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use liotbchain_core::{
-    Checkpoint,
+    Checkpoint, Policy,
     checkpoint::parse_size,
-    note::{self, Note},
+    note::{self, Note, NoteSignature},
     policy::Party,
 };
 use liotbchain_node::{ProveError, Prover};
 use reqwest::{Client, StatusCode, redirect};
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
 
 use crate::state::Shared;
 
 /// Time between two rounds at least.
 const ROUND_MIN: Duration = Duration::from_secs(1);
-/// Time until witnesses are asked again that did not cosign: doubled each time, up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Time until witnesses are asked again that did not cosign: doubled each time, up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// How long a witness may take. One that validates every block reads them first.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How long a checkpoint waits for enough cosignatures before a newer one takes its place.
+const TARGET_MAX: Duration = Duration::from_secs(10);
+/// Checkpoints that are kept with their cosignatures: a slow witness may still be at an older one.
+const ROUNDS_MAX: usize = 16;
 /// Bytes of an answer that are read.
 const ANSWER_SIZE_MAX: usize = 16 << 10;
 /// How often a witness is asked in a round: once to learn where it stands, and once more if that moved meanwhile.
@@ -46,10 +58,11 @@ enum WitnessError {
     Prove(#[from] ProveError),
 }
 
-/// Asks until the task is dropped.
+/// Asks until the task is dropped: each witness by itself, so that one that is away, or slow, keeps no other waiting.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let Some(policy) = shared.vouching.policy() else { return };
-    let witnesses: Vec<_> = policy.witnesses.iter().filter(|witness| witness.url.is_some()).collect();
+    let witnesses: Vec<_> =
+        policy.witnesses.iter().filter(|witness| witness.url.is_some()).cloned().collect();
     let client = Client::builder().timeout(ANSWER_MAX).redirect(redirect::Policy::none()).build();
     let Ok(client) = client.inspect_err(|error| tracing::error!(%error, "no witness can be asked")) else {
         return;
@@ -58,25 +71,36 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tracing::warn!("the witnesses of the policy have no URLs: none is asked, and no checkpoint is shown");
         return;
     }
-    let mut changes = shared.ledger.changes();
-    // How many blocks each witness cosigned last.
-    let mut sizes: HashMap<String, u64> = HashMap::new();
-    let (mut retry, mut done) = (RETRY.0, 0);
+    let targets = watch::Sender::new(None);
+    let rounds = Arc::new(Mutex::new(Rounds::default()));
+    let mut asking = JoinSet::new();
+    for witness in witnesses {
+        asking.spawn(ask(
+            Arc::clone(&shared),
+            client.clone(),
+            witness,
+            targets.subscribe(),
+            Arc::clone(&rounds),
+        ));
+    }
+    let (mut changes, mut shown) = (shared.ledger.changes(), shared.vouching.watch());
     loop {
+        changes.mark_unchanged();
         let started = Instant::now();
-        match round(&shared, &client, &witnesses, &mut sizes, done).await {
-            Ok(Round::Done(size)) => (retry, done) = (RETRY.0, size),
-            Ok(Round::Partly) => {
-                time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY.1);
-                continue;
+        match shared.vouching.sign(&shared.ledger).await {
+            Ok(Some(note)) => {
+                let size = size_of(&note);
+                if targets.borrow().as_ref().is_none_or(|target: &Target| target.size != size) {
+                    targets.send_replace(Some(Target { size, note }));
+                }
+                // All are asked for the same checkpoint, or none would ever have enough cosignatures on a chain that grows
+                // all the time. One that does not get them is left in the end.
+                let is_shown =
+                    |shown: &Option<Note>| shown.as_ref().is_some_and(|shown| size_of(shown) >= size);
+                let _ = time::timeout(TARGET_MAX, shown.wait_for(is_shown)).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "no checkpoint could be made for the witnesses");
-                time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY.1);
-                continue;
-            }
+            Ok(None) => return,
+            Err(error) => tracing::warn!(%error, "no checkpoint could be made for the witnesses"),
         }
         time::sleep_until(started + ROUND_MIN).await;
         if changes.changed().await.is_err() {
@@ -85,53 +109,75 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-enum Round {
-    /// All cosigned so many blocks.
-    Done(u64),
-    /// Some did not.
-    Partly,
+/// What all witnesses are asked to cosign.
+#[derive(Clone)]
+struct Target {
+    size: u64,
+    note: Note,
 }
 
-async fn round(
-    shared: &Shared,
-    client: &Client,
-    witnesses: &[&Party],
-    sizes: &mut HashMap<String, u64>,
-    done: u64,
-) -> Result<Round, ProveError> {
-    let Some(mut note) = shared.vouching.sign(&shared.ledger).await? else { return Ok(Round::Done(done)) };
-    let Ok(checkpoint) = Checkpoint::of(&note) else { return Ok(Round::Done(done)) };
-    if checkpoint.size == done {
-        return Ok(Round::Done(done));
+fn size_of(note: &Note) -> u64 {
+    Checkpoint::of(note).map_or(0, |checkpoint| checkpoint.size)
+}
+
+/// The newest checkpoints, each with the cosignatures that came.
+#[derive(Default)]
+struct Rounds(BTreeMap<u64, Note>);
+
+impl Rounds {
+    /// Adds a cosignature, and returns the checkpoint if it satisfies the policy now.
+    fn add(&mut self, policy: &Policy, target: Target, signature: NoteSignature) -> Option<Note> {
+        let Target { size, note } = target;
+        let note = self.0.entry(size).or_insert(note);
+        note.add(signature);
+        let satisfied = policy.check(note).is_ok().then(|| note.clone());
+        while self.0.len() > ROUNDS_MAX {
+            self.0.pop_first();
+        }
+        satisfied
     }
-    let asked = witnesses.iter().map(|witness| {
-        let old = sizes.get(&witness.name).copied().unwrap_or(0);
-        cosign(shared, client, witness, &note, checkpoint.size, old)
-    });
-    let answers = futures_util::future::join_all(asked).await;
-    let mut all = true;
-    for (witness, answer) in witnesses.iter().zip(answers) {
-        match answer {
-            Ok(signature) => {
-                sizes.insert(witness.name.clone(), checkpoint.size);
-                note.add(signature);
+}
+
+/// Asks one witness for each checkpoint, until it cosigned it or there is a newer one.
+async fn ask(
+    shared: Arc<Shared>,
+    client: Client,
+    witness: Party,
+    mut targets: watch::Receiver<Option<Target>>,
+    rounds: Arc<Mutex<Rounds>>,
+) {
+    // How many blocks it cosigned last.
+    let mut cosigned = 0;
+    let mut retry = RETRY.0;
+    loop {
+        let target = targets.borrow_and_update().clone();
+        let Some(target) = target.filter(|target| target.size != cosigned) else {
+            if targets.changed().await.is_err() {
+                return;
             }
-            Err(error @ (WitnessError::Conflict(_) | WitnessError::Behind { .. })) => {
-                tracing::error!(witness = witness.name, %error, "a witness does not cosign this chain");
-                all = false;
+            continue;
+        };
+        match cosign(&shared, &client, &witness, &target.note, target.size, cosigned).await {
+            Ok(signature) => {
+                (retry, cosigned) = (RETRY.0, target.size);
+                let policy = shared.vouching.policy().expect("run has looked");
+                let mut rounds = rounds.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(note) = rounds.add(policy, target, signature) {
+                    shared.vouching.publish(note);
+                }
             }
             Err(error) => {
-                tracing::warn!(witness = witness.name, %error, "a witness did not cosign");
-                all = false;
+                match &error {
+                    WitnessError::Conflict(_) | WitnessError::Behind { .. } => {
+                        tracing::error!(witness = witness.name, %error, "a witness does not cosign this chain");
+                    }
+                    _ => tracing::warn!(witness = witness.name, %error, "a witness did not cosign"),
+                }
+                time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
             }
         }
     }
-    let policy = shared.vouching.policy().expect("run has looked");
-    match policy.check(&note) {
-        Ok(_) => shared.vouching.publish(note),
-        Err(error) => tracing::warn!(%error, size = checkpoint.size, "the checkpoint is not shown"),
-    }
-    Ok(if all { Round::Done(checkpoint.size) } else { Round::Partly })
 }
 
 /// Asks one witness, which cosigned `old` blocks as far as is known.
@@ -142,7 +188,7 @@ async fn cosign(
     note: &Note,
     size: u64,
     mut old: u64,
-) -> Result<note::NoteSignature, WitnessError> {
+) -> Result<NoteSignature, WitnessError> {
     let url = format!("{}/add-checkpoint", witness.url.as_deref().unwrap_or_default().trim_end_matches('/'));
     let prover =
         Prover::new(shared.ledger.store().as_ref(), shared.ledger.genesis(), shared.vouching.vouchers());
@@ -175,9 +221,9 @@ async fn cosign(
 }
 
 /// Takes the cosignature of the witness's key from its answer, if it is a good one.
-fn find(text: &str, note: &Note, witness: &Party) -> Result<note::NoteSignature, WitnessError> {
+fn find(text: &str, note: &Note, witness: &Party) -> Result<NoteSignature, WitnessError> {
     let signatures = note::parse_signatures(text).map_err(|_| WitnessError::NoCosignature)?;
-    let is_good = |signature: &note::NoteSignature| {
+    let is_good = |signature: &NoteSignature| {
         let alone = Note::new(note.text().to_owned(), signature.clone());
         alone.verify_cosignature(&witness.key).is_ok()
     };

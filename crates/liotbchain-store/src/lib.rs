@@ -10,18 +10,22 @@ pub mod memory;
 pub mod postgres;
 pub mod sqlite;
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use liotbchain_core::{
-    Block, BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Statement, TimestampMs,
-    TransactionId, VerifiedStatement, Work,
+    Block, BlockHash, Branch, CheckedBlock, Content, ContentHash, Header, Height, KeyId, PublicKey,
+    Statement, TimestampMs, Transaction, TransactionId, VerifiedStatement, Work,
 };
 
 /// Keeps one chain and what waits to enter it.
 ///
 /// The best chain's blocks are keyed by height; blocks that a reorganisation took off it are kept apart as raw bytes.
 /// A transaction has one row for ever: sealing gives it a place, a reorganisation takes the place away.
+///
+/// **Pruned transactions** keep their row, with its id, so that a repeated submission is known. Their payload is empty
+/// there, and the content hash stands where the signature was. One that came in a block without its payload has no id: its
+/// row has the hash of its leaf instead, which no statement has for an id.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Returns what a person may see of where the chain is kept, without a password.
@@ -69,7 +73,7 @@ pub trait Store: Send + Sync {
     /// Returns how many transactions are pending, counting no further than `limit`.
     async fn pending_count(&self, limit: u64) -> Result<u64, StoreError>;
 
-    /// Returns the statement of each id that is known.
+    /// Returns the statement of each id that is known and not pruned.
     async fn statements(
         &self,
         ids: &[TransactionId],
@@ -119,6 +123,9 @@ pub trait Store: Send + Sync {
     /// were pending get their place, and the signature that the block holds, which may be another one of the same
     /// statement; others are inserted. Their keys must be known.
     ///
+    /// A pruned transaction of a disconnected block has nothing left that could wait: its row is deleted, and its side
+    /// block keeps what is left of it.
+    ///
     /// # Errors
     ///
     /// [`StoreError::TipMoved`], [`StoreError::RightLost`] and [`StoreError::AlreadySealed`], with nothing changed.
@@ -164,8 +171,35 @@ pub trait Store: Send + Sync {
     /// Returns the height of the last block below a height that holds transactions of a key.
     async fn key_height_below(&self, key_id: KeyId, height: Height) -> Result<Option<Height>, StoreError>;
 
-    /// Returns the canonical bytes of a block that is not on the best chain.
+    /// Returns a block that is not on the best chain, as [`liotbchain_core::codec::encode_kept_block`] writes it: its
+    /// canonical bytes, unless some of it was pruned.
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Returns what [`Store::prune`] would drop, and changes nothing.
+    async fn prunable(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError>;
+
+    /// Drops payload and signature of a key's transactions, and keeps their content hashes, in one commit: in the blocks of
+    /// these heights from the first one on, whole blocks, until `limit` transactions of whatever key were looked at. The
+    /// genesis block is left as it is. What is pruned already counts for nothing.
+    ///
+    /// Goes well beside a receiver that seals: each waits for the other's commit.
+    async fn prune(&self, key_id: KeyId, heights: Range<Height>, limit: u32)
+    -> Result<PruneStep, StoreError>;
+
+    /// Drops the same from the blocks below a height that are not on the best chain, and returns of how many transactions.
+    async fn prune_side_blocks(&self, key_id: KeyId, below: Height) -> Result<u64, StoreError>;
+
+    /// Returns how many bytes of disk the chain takes, or of memory, about.
+    async fn size(&self) -> Result<u64, StoreError>;
+
+    /// Gives back the disk space of what was dropped, however long that takes. `full` makes PostgreSQL give it to the
+    /// operating system, while everybody else waits; else it keeps it for what is to come.
+    async fn compact(&self, full: bool) -> Result<(), StoreError>;
 
     /// Returns when another process may have changed the store: admitted transactions, or moved the best chain. May
     /// return for nothing; a change may go unsaid while a connection is down, so callers also look from time to time.
@@ -228,8 +262,8 @@ pub struct Pending {
 /// A transaction as its row says, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTransaction {
-    /// What was said.
-    pub statement: Statement,
+    /// What was said, or what is left of it.
+    pub content: Content,
     /// When it was first admitted; the block's timestamp where it came in a block.
     pub received_ms: TimestampMs,
     /// Its place on the best chain, none while it waits.
@@ -238,11 +272,78 @@ pub struct StoredTransaction {
     pub sequence: Option<u64>,
 }
 
+/// What a step of a pruning dropped, or would drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PruneStep {
+    /// How many transactions.
+    pub transactions: u64,
+    /// Bytes of their payloads and signatures.
+    pub bytes: u64,
+    /// Numbers of the first and the last of them among all of their key.
+    pub sequences: Option<(u64, u64)>,
+    /// The height to go on from; none where all was looked at.
+    pub next: Option<Height>,
+}
+
+impl PruneStep {
+    /// Adds a transaction that stands behind the others.
+    pub(crate) fn add(&mut self, sequence: u64, bytes: u64) {
+        self.transactions += 1;
+        self.bytes += bytes;
+        self.sequences = Some((self.sequences.map_or(sequence, |(first, _)| first), sequence));
+    }
+}
+
+/// Returns what stands in a row for the id of a transaction that came pruned: the hash of its leaf. Like an id, no other
+/// transaction of the branch has it.
+pub(crate) fn id_in_row(transaction: &Transaction, id: Option<TransactionId>) -> TransactionId {
+    id.unwrap_or_else(|| TransactionId(transaction.leaf_hash()))
+}
+
+/// Prunes a key's transactions in a block, and returns how many there were.
+pub(crate) fn prune_block(block: &mut Block, key_id: &KeyId) -> u64 {
+    let mut pruned = 0;
+    for transaction in &mut block.transactions {
+        if let Content::Full(statement) = &transaction.content
+            && statement.key_id == *key_id
+        {
+            let content_hash = statement.content_hash();
+            transaction.content = Content::Pruned { key_id: *key_id, content_hash };
+            pruned += 1;
+        }
+    }
+    pruned
+}
+
+/// Returns what the columns `payload` and `signature` say: a payload is never empty, so an empty one was pruned.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn read_content(key_id: KeyId, payload: String, signature: Vec<u8>) -> Result<Content, String> {
+    if !payload.is_empty() {
+        return Ok(Content::Full(Arc::new(Statement { key_id, payload, signature })));
+    }
+    match <[u8; 32]>::try_from(&signature[..]) {
+        Ok(hash) => Ok(Content::Pruned { key_id, content_hash: ContentHash(hash) }),
+        Err(_) => Err(format!("pruned, with a content hash of {} bytes: expected 32", signature.len())),
+    }
+}
+
+/// Returns what is to stand in the columns `payload` and `signature`.
+pub(crate) fn columns(content: &Content) -> (&str, &[u8]) {
+    match content {
+        Content::Full(statement) => (&statement.payload, &statement.signature),
+        Content::Pruned { content_hash, .. } => ("", &content_hash.0),
+    }
+}
+
 /// Returns the bytes that a transaction takes in memory, about: beside its payload and signature there are its ids and
 /// what allocations cost.
-pub(crate) fn size_in_memory(statement: &Statement) -> usize {
+pub(crate) fn size_in_memory(content: &Content) -> usize {
     const REST: usize = 256;
-    statement.payload.len() + statement.signature.len() + REST
+    let (payload, signature) = columns(content);
+    payload.len() + signature.len() + REST
 }
 
 /// A public key that the store knows.

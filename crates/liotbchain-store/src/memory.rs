@@ -4,15 +4,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::Bound,
+    ops::{Bound, Range},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use liotbchain_core::{
-    BlockHash, Branch, CheckedBlock, Header, Height, KeyId, PublicKey, Rules, Statement, TimestampMs,
-    TransactionId, Work,
+    BlockHash, Branch, CheckedBlock, Content, Header, Height, KeyId, PublicKey, Rules, Statement,
+    TimestampMs, TransactionId, Work,
     chain::MEDIAN_BLOCKS,
     codec,
     merkle::{self, Frontier, Node},
@@ -20,8 +20,8 @@ use liotbchain_core::{
 };
 
 use crate::{
-    Admitted, KnownKey, NewTransaction, Pending, Place, Right, Status, Store, StoreError, StoredBlock,
-    StoredTransaction, size_in_memory,
+    Admitted, KnownKey, NewTransaction, Pending, Place, PruneStep, Right, Status, Store, StoreError,
+    StoredBlock, StoredTransaction, columns, id_in_row, prune_block, size_in_memory,
 };
 
 /// Keeps a chain in memory.
@@ -32,6 +32,8 @@ pub struct MemoryStore(Mutex<State>);
 struct State {
     keys: BTreeMap<KeyId, Key>,
     transactions: HashMap<TransactionId, Row>,
+    /// How many transactions have come.
+    arrivals: u64,
     /// By arrival.
     pending: BTreeMap<u64, TransactionId>,
     /// By height.
@@ -55,7 +57,7 @@ struct Key {
 struct Row {
     arrival: u64,
     received_ms: TimestampMs,
-    statement: Arc<Statement>,
+    content: Content,
     /// Height and position, none while it waits.
     place: Option<(Height, u32)>,
 }
@@ -115,16 +117,16 @@ impl State {
     fn insert(
         &mut self,
         id: TransactionId,
-        statement: Arc<Statement>,
+        content: Content,
         received_ms: TimestampMs,
         place: Option<(Height, u32)>,
     ) {
-        // Rows are never deleted.
-        let arrival = self.transactions.len() as u64;
+        let arrival = self.arrivals;
+        self.arrivals += 1;
         if place.is_none() {
             self.pending.insert(arrival, id);
         }
-        self.transactions.insert(id, Row { arrival, received_ms, statement, place });
+        self.transactions.insert(id, Row { arrival, received_ms, content, place });
     }
 
     /// Moves the best chain.
@@ -172,14 +174,9 @@ impl State {
                 });
             }
             tip = block.hash();
-            for (position, id) in block.ids().iter().enumerate() {
-                let id = id.ok_or_else(|| StoreError::Config {
-                    problem: format!(
-                        "transaction {position} of block {height} is pruned, which this store cannot keep yet"
-                    ),
-                    cure: "use an export of the chain that was not pruned".to_owned(),
-                })?;
-                self.check_key(&block.transactions()[position].key_id())?;
+            for (transaction, id) in block.transactions().iter().zip(block.ids()) {
+                let id = id_in_row(transaction, *id);
+                self.check_key(&transaction.key_id())?;
                 let stays = |row: &Row| row.place.is_some_and(|(height, _)| (height as usize) < keep);
                 if !ids.insert(id) || self.transactions.get(&id).is_some_and(stays) {
                     return Err(StoreError::AlreadySealed);
@@ -191,14 +188,15 @@ impl State {
 
     fn disconnect(&mut self) {
         let Some(StoredBlock { hash, block, ids, .. }) = self.blocks.pop() else { return };
-        // Only a pruned block has no bytes, and none of those came in.
-        if let Ok(bytes) = codec::encode_block(&block) {
-            self.side_blocks.insert(hash, bytes);
-        }
+        self.side_blocks.insert(hash, codec::encode_kept_block(&block));
         for transaction in &block.transactions {
             let key = self.keys.entry(transaction.key_id()).or_default();
             key.transactions -= 1;
             key.heights.remove(&block.header.height);
+        }
+        if ids.contains(&None) {
+            let is_of = |row: &Row| row.place.is_some_and(|(height, _)| height == block.header.height);
+            self.transactions.retain(|_, row| matches!(row.content, Content::Full(_)) || !is_of(row));
         }
         for id in ids.into_iter().flatten() {
             if let Some(row) = self.transactions.get_mut(&id) {
@@ -220,18 +218,18 @@ impl State {
         self.history_nodes.extend(nodes.into_iter().map(|node| ((node.level, node.index), node.hash)));
         self.side_blocks.remove(&block.hash());
         for (position, (transaction, id)) in (0u32..).zip(block.transactions().iter().zip(block.ids())) {
-            let (Some(statement), Some(id)) = (transaction.statement(), id) else { continue };
-            let key = self.keys.entry(statement.key_id).or_default();
+            let id = id_in_row(transaction, *id);
+            let key = self.keys.entry(transaction.key_id()).or_default();
             key.transactions += 1;
             key.heights.insert(block.height());
             let place = Some((block.height(), position));
-            if let Some(row) = self.transactions.get_mut(id) {
+            if let Some(row) = self.transactions.get_mut(&id) {
                 row.place = place;
                 // It may have been signed twice: what the block holds is what its root commits to.
-                row.statement = Arc::clone(statement);
+                row.content = transaction.content.clone();
                 self.pending.remove(&row.arrival);
             } else {
-                self.insert(*id, Arc::clone(statement), block.header().timestamp_ms, place);
+                self.insert(id, transaction.content.clone(), block.header().timestamp_ms, place);
             }
         }
         self.blocks.push(StoredBlock {
@@ -240,6 +238,26 @@ impl State {
             block: block.as_block().clone(),
             ids: block.ids().to_vec(),
         });
+    }
+
+    /// Returns the heights of a step of a pruning, and what it drops.
+    fn prunable(&self, key_id: &KeyId, heights: Range<Height>, limit: u32) -> (Range<Height>, PruneStep) {
+        let Range { start, end } = heights;
+        let (from, end) = (start.max(1), end.min(Height::try_from(self.blocks.len()).unwrap_or(Height::MAX)));
+        let (mut step, mut looked_at, mut next) = (PruneStep::default(), 0, from);
+        while next < end && looked_at < limit as usize {
+            let transactions = &self.blocks[next as usize].block.transactions;
+            looked_at += transactions.len();
+            for transaction in transactions.iter().filter(|it| it.key_id() == *key_id) {
+                if transaction.statement().is_some() {
+                    let (payload, signature) = columns(&transaction.content);
+                    step.add(transaction.sequence, (payload.len() + signature.len()) as u64);
+                }
+            }
+            next += 1;
+        }
+        step.next = (next < end).then_some(next);
+        (from..next, step)
     }
 
     /// Makes the branch that of the blocks that are left.
@@ -310,7 +328,8 @@ impl Store for MemoryStore {
             admitted.statuses.push(match state.status(&id) {
                 Some(status) => status,
                 None => {
-                    state.insert(id, Arc::clone(transaction.statement.statement()), now_ms, None);
+                    let content = Content::Full(Arc::clone(transaction.statement.statement()));
+                    state.insert(id, content, now_ms, None);
                     admitted.new += 1;
                     Status::Pending
                 }
@@ -346,9 +365,11 @@ impl Store for MemoryStore {
         ids: &[TransactionId],
     ) -> Result<HashMap<TransactionId, Statement>, StoreError> {
         let state = self.state();
-        let found =
-            ids.iter().filter_map(|id| Some((*id, state.transactions.get(id)?.statement.as_ref().clone())));
-        Ok(found.collect())
+        let statement = |id| match &state.transactions.get(id)?.content {
+            Content::Full(statement) => Some((*id, statement.as_ref().clone())),
+            Content::Pruned { .. } => None,
+        };
+        Ok(ids.iter().filter_map(statement).collect())
     }
 
     async fn transaction(&self, id: TransactionId) -> Result<Option<StoredTransaction>, StoreError> {
@@ -364,8 +385,8 @@ impl Store for MemoryStore {
             let block = state.blocks.get(place.height as usize)?;
             Some(block.block.transactions.get(place.position as usize)?.sequence)
         });
-        let (statement, received_ms) = (row.statement.as_ref().clone(), row.received_ms);
-        Ok(Some(StoredTransaction { statement, received_ms, place, sequence }))
+        let (content, received_ms) = (row.content.clone(), row.received_ms);
+        Ok(Some(StoredTransaction { content, received_ms, place, sequence }))
     }
 
     async fn next_sequences(&self, key_ids: &[KeyId]) -> Result<HashMap<KeyId, u64>, StoreError> {
@@ -451,9 +472,7 @@ impl Store for MemoryStore {
         let mut blocks = Vec::new();
         let mut read = 0;
         for block in state.blocks.iter().skip(from as usize).take(limit as usize) {
-            let statements =
-                block.block.transactions.iter().filter_map(|transaction| transaction.statement());
-            read += statements.map(|statement| size_in_memory(statement)).sum::<usize>();
+            read += block.block.transactions.iter().map(|it| size_in_memory(&it.content)).sum::<usize>();
             blocks.push(block.clone());
             if read >= bytes {
                 break;
@@ -497,6 +516,62 @@ impl Store for MemoryStore {
 
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.state().side_blocks.get(&hash).cloned())
+    }
+
+    async fn prunable(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        let (_, step) = self.state().prunable(&key_id, heights, limit);
+        Ok(step)
+    }
+
+    async fn prune(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let (heights, step) = state.prunable(&key_id, heights, limit);
+        for height in heights {
+            let Some(stored) = state.blocks.get_mut(height as usize) else { break };
+            prune_block(&mut stored.block, &key_id);
+            for (transaction, id) in stored.block.transactions.iter().zip(&mut stored.ids) {
+                if transaction.statement().is_none()
+                    && let Some(row) = id.take().and_then(|id| state.transactions.get_mut(&id))
+                {
+                    row.content = transaction.content.clone();
+                }
+            }
+        }
+        Ok(step)
+    }
+
+    async fn prune_side_blocks(&self, key_id: KeyId, below: Height) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        for (hash, bytes) in &mut self.state().side_blocks {
+            let mut block = codec::decode_kept_block(bytes)
+                .map_err(|error| StoreError::Corrupt(format!("side block {hash}: {error}")))?;
+            if block.header.height < below {
+                pruned += prune_block(&mut block, &key_id);
+                *bytes = codec::encode_kept_block(&block);
+            }
+        }
+        Ok(pruned)
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let state = self.state();
+        let rows = state.transactions.values().map(|row| size_in_memory(&row.content)).sum::<usize>();
+        Ok((rows + state.side_blocks.values().map(Vec::len).sum::<usize>()) as u64)
+    }
+
+    async fn compact(&self, _full: bool) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn close(&self) {}

@@ -23,6 +23,7 @@ mod connector;
 mod fault;
 mod front;
 mod password;
+mod prune;
 mod reader;
 mod row;
 mod schema;
@@ -31,6 +32,7 @@ mod tls;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     time::Duration,
 };
 
@@ -54,8 +56,8 @@ use self::{
     session::{Parameters, Session, deadline},
 };
 use crate::{
-    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, Place, Right, Status, Store, StoreError,
-    StoredBlock, StoredTransaction,
+    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, Place, PruneStep, Right, Status, Store,
+    StoreError, StoredBlock, StoredTransaction,
 };
 
 /// Connections of one store: what keeps a small server busy, and leaves room for others under the usual limit of 100.
@@ -309,7 +311,8 @@ impl Store for PostgresStore {
         let sql = "SELECT t.id, t.payload, t.signature, k.key_id
                    FROM unnest($1::bytea[]) AS i (id)
                    JOIN liotbchain.transactions t ON t.id = i.id
-                   LEFT JOIN liotbchain.keys k ON k.key = t.key";
+                   LEFT JOIN liotbchain.keys k ON k.key = t.key
+                   WHERE octet_length(t.payload) > 0 OR t.height IS NULL";
         let rows = self.read(sql, &[&list]).await?;
         rows.iter().map(|row| Ok((row::id(row)?, row::statement(row)?))).collect()
     }
@@ -477,6 +480,36 @@ impl Store for PostgresStore {
         rows.first().map(|row| row::column(row, "bytes")).transpose()
     }
 
+    async fn prunable(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        prune::prunable(self, &key_id, heights, limit).await
+    }
+
+    async fn prune(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        prune::prune(self, &key_id, heights, limit).await
+    }
+
+    async fn prune_side_blocks(&self, key_id: KeyId, below: Height) -> Result<u64, StoreError> {
+        prune::prune_side_blocks(self, &key_id, below).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        prune::size(self).await
+    }
+
+    async fn compact(&self, full: bool) -> Result<(), StoreError> {
+        prune::compact(self, full).await
+    }
+
     async fn changed(&self) {
         self.channel.changed().await;
     }
@@ -502,8 +535,8 @@ fn stored_transaction(row: &Row) -> Result<StoredTransaction, StoreError> {
         Status::Pending => (None, None),
         Status::Sealed(place) => (Some(place), Some(row::unsigned(row, "sequence")?)),
     };
-    let (statement, received_ms) = (row::statement(row)?, row::unsigned(row, "received_ms")?);
-    Ok(StoredTransaction { statement, received_ms, place, sequence })
+    let (content, received_ms) = (row::content(row)?, row::unsigned(row, "received_ms")?);
+    Ok(StoredTransaction { content, received_ms, place, sequence })
 }
 
 fn public_key(row: &Row) -> Result<(KeyId, PublicKey), StoreError> {

@@ -13,6 +13,7 @@ mod best_chain;
 mod checkpoint;
 mod connection;
 mod format;
+mod prune;
 mod readers;
 mod rows;
 mod seal_right;
@@ -20,7 +21,8 @@ mod writer;
 
 use std::{
     collections::HashMap,
-    path::{self, Path, PathBuf},
+    ops::Range,
+    path::{self, Path},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -33,8 +35,8 @@ use liotbchain_core::{
 use tokio::task;
 
 use crate::{
-    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, Right, Status, Store, StoreError, StoredBlock,
-    StoredTransaction,
+    Admitted, KnownKey, NewTransaction, OpenOptions, Pending, PruneStep, Right, Status, Store, StoreError,
+    StoredBlock, StoredTransaction,
 };
 use connection::Place;
 use readers::Readers;
@@ -42,7 +44,7 @@ use writer::WriterHandle;
 
 /// Keeps a chain in a SQLite file.
 pub struct SqliteStore {
-    path: PathBuf,
+    place: Place,
     readers: Readers,
     writer: Arc<WriterHandle>,
     checkpointer: Mutex<Option<JoinHandle<()>>>,
@@ -67,7 +69,7 @@ impl SqliteStore {
             let (wakeup, checkpointer) = checkpoint::start(place.clone())?;
             let writer = Arc::new(WriterHandle::start(place.clone(), wakeup)?);
             let checkpointer = Mutex::new(Some(checkpointer));
-            Ok(Self { path: place.path.clone(), readers: Readers::new(place), writer, checkpointer })
+            Ok(Self { readers: Readers::new(place.clone()), place, writer, checkpointer })
         });
         opened.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
@@ -76,7 +78,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     fn location(&self) -> String {
-        format!("sqlite:{}", self.path.display())
+        format!("sqlite:{}", self.place.path.display())
     }
 
     fn notice(&self) -> Option<String> {
@@ -225,6 +227,38 @@ impl Store for SqliteStore {
 
     async fn side_block(&self, hash: BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.readers.read(move |connection| rows::side_block(connection, hash)).await
+    }
+
+    async fn prunable(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        self.readers.read(move |connection| prune::prunable(connection, &key_id, heights, limit)).await
+    }
+
+    async fn prune(
+        &self,
+        key_id: KeyId,
+        heights: Range<Height>,
+        limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        self.writer.transact(move |connection| prune::prune(connection, &key_id, heights, limit)).await
+    }
+
+    async fn prune_side_blocks(&self, key_id: KeyId, below: Height) -> Result<u64, StoreError> {
+        self.writer.transact(move |connection| prune::prune_side_blocks(connection, &key_id, below)).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        prune::size(&self.place.path)
+    }
+
+    async fn compact(&self, _full: bool) -> Result<(), StoreError> {
+        let place = self.place.clone();
+        let compacted = task::spawn_blocking(move || prune::compact(&place)).await;
+        compacted.map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 
     async fn close(&self) {

@@ -1,7 +1,8 @@
-//! `liotbchain chain …`: looks at the chain in a store, checks it, and moves it. None of these commands makes a chain,
-//! but for an import, and all but the import may run beside a receiver.
+//! `liotbchain chain …`: looks at the chain in a store, checks it, moves it, and prunes it. None of these commands makes a
+//! chain, but for an import. All but import and prune may run beside a receiver; so may prune, on PostgreSQL.
 
 mod evidence;
+pub mod prune;
 mod show;
 mod transfer;
 mod validate;

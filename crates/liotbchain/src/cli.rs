@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
-use liotbchain_core::Height;
+use liotbchain_core::{Height, KeyId};
 
 use crate::bench_command::Plan;
-use crate::chain_command::ValidatePlan;
+use crate::chain_command::{ValidatePlan, prune};
 use crate::device_command;
 use crate::settings::{Kind, Role, Setting, TABLE, Texts};
 use crate::verify_command;
@@ -38,6 +38,7 @@ pub enum Task {
     ChainValidate(ValidatePlan),
     ChainExport { out: PathBuf, force: bool },
     ChainImport { file: PathBuf },
+    ChainPrune(prune::Plan),
     ConfigShow,
     ConfigCheck,
     Bench(Plan),
@@ -63,7 +64,8 @@ impl Task {
             Self::ChainShow { .. }
             | Self::ChainValidate(_)
             | Self::ChainExport { .. }
-            | Self::ChainImport { .. } => Role::Chain,
+            | Self::ChainImport { .. }
+            | Self::ChainPrune(_) => Role::Chain,
             Self::ConfigShow | Self::ConfigCheck => Role::Config,
             Self::Bench(_) => Role::Bench,
             Self::Device(_) => Role::Device,
@@ -117,6 +119,14 @@ impl Invocation {
                         Task::ChainExport { out: take_path(&mut leaf, "out"), force }
                     }
                     ("chain", "import") => Task::ChainImport { file: take_path(&mut leaf, "file") },
+                    ("chain", "prune") => Task::ChainPrune(prune::Plan {
+                        key_id: leaf.remove_one("key").expect("clap asks for it"),
+                        before: leaf.remove_one("before").expect("clap asks for it"),
+                        reason: leaf.remove_one("reason"),
+                        yes: leaf.get_flag("yes"),
+                        dry_run: leaf.get_flag("dry-run"),
+                        vacuum_full: leaf.get_flag("vacuum-full"),
+                    }),
                     ("config", "show") => Task::ConfigShow,
                     ("config", "check") => Task::ConfigCheck,
                     _ => unreachable!("clap knows no other command"),
@@ -191,7 +201,7 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(
-            family("chain", "Shows, checks, exports and imports the chain in a store")
+            family("chain", "Shows, checks, exports, imports and prunes the chain in a store")
                 .subcommand(
                     json(leaf(
                         "show",
@@ -255,11 +265,17 @@ pub fn command() -> Command {
                         "liotbchain chain import chain.ndjson --database-url sqlite:copy.db",
                     ))
                     .arg(path("file").required(true).help("File to read; it is read twice")),
-                ),
+                )
+                .subcommand(prune_arguments(json(leaf(
+                    "prune",
+                    "Drops the payloads of a key for ever, and says so on the chain",
+                    Role::Chain,
+                    "liotbchain chain prune --key KEY_ID --before 2026-12-01T00:00:00Z --dry-run",
+                )))),
         )
         .subcommand(json(verify_command::Plan::arguments(
             Command::new("verify")
-                .about("Checks receipts, proofs and exports, without a network and without trust in who gave them")
+                .about("Checks receipts, proofs and exports: no network, no server, no trust in who gave them")
                 .after_help("Example:\n  liotbchain verify reading.receipt.json --policy policy.txt"),
         )))
         .subcommand(
@@ -313,6 +329,41 @@ pub fn command() -> Command {
                 .after_help("Example:\n  liotbchain man --out ~/.local/share/man/man1"),
         )
         .after_help("Example:\n  liotbchain demo\n\n`liotbchain COMMAND --help` shows a command's settings.")
+}
+
+fn prune_arguments(command: Command) -> Command {
+    let flag = |name, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    command
+        .arg(
+            Arg::new("key")
+                .long("key")
+                .value_name("KEY_ID")
+                .required(true)
+                .value_parser(value_parser!(KeyId))
+                .help("Whose transactions; 64 zeros for those that nobody signed"),
+        )
+        .arg(
+            Arg::new("before")
+                .long("before")
+                .value_name("HEIGHT|TIME")
+                .required(true)
+                .value_parser(value_parser!(prune::Before))
+                .help("Only in blocks below this height, or before this time (2026-12-01T00:00:00Z)"),
+        )
+        .arg(
+            Arg::new("reason")
+                .long("reason")
+                .value_name("TEXT")
+                .required_unless_present("dry-run")
+                .value_parser(prune::parse_reason)
+                .help("Why; it stands on the chain for ever, so it names nobody"),
+        )
+        .arg(flag("dry-run", "Shows what would go, and changes nothing"))
+        .arg(flag("yes", "Asks nobody"))
+        .arg(flag(
+            "vacuum-full",
+            "Has PostgreSQL give the space to the system as well, while receivers wait; SQLite always does",
+        ))
 }
 
 fn family(name: &'static str, about: &'static str) -> Command {

@@ -90,6 +90,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::ChainValidate(plan) => chain_command::validate(settings, &plan, json).await,
         Task::ChainExport { out, force } => chain_command::export(settings, &out, force, json).await,
         Task::ChainImport { file } => chain_command::import(settings, &file, json).await,
+        Task::ChainPrune(plan) => chain_command::prune::prune(settings, &plan, json).await,
         Task::Bench(plan) => bench_command::run(settings, &plan, json).await,
         Task::Device(plan) => device_command::run(settings, &plan, json).await,
         Task::ConfigShow

@@ -1,18 +1,21 @@
-//! The key that a chain's operator signs with: checkpoints, and what is said on the chain in the operator's name.
+//! The operator's key: signs what is said about the chain itself, not what devices say.
 
-use liotbchain_sender::{KeyKind, SigningKey};
+use liotbchain_sender::SigningKey;
+use liotbchain_sender::signer::KeyKind;
 
-use crate::failure::Failure;
+use crate::Failure;
 use crate::settings::Settings;
 
-/// Its file in `DATA_DIR`. Receivers that share a database need the same.
+/// Name of the key file in the data folder.
 pub const OPERATOR_KEY_FILE: &str = "operator_key.pem";
 
-/// Reads the key, or makes one.
+/// Returns the operator's key, made at first need, in a file that only its owner can read.
 ///
 /// # Errors
 ///
-/// Where it cannot be read or made, or is no Ed25519 key.
+/// Where the file cannot be read or written, or holds no key of this kind. It is never overwritten.
 pub fn load_or_create(settings: &Settings) -> Result<SigningKey, Failure> {
-    Ok(SigningKey::load_or_create(&settings.data_dir.join(OPERATOR_KEY_FILE), KeyKind::Ed25519)?)
+    let path = settings.data_dir.join(OPERATOR_KEY_FILE);
+    SigningKey::load_or_create(&path, KeyKind::Ed25519)
+        .map_err(|error| Failure::failed(format!("there is no operator's key: {error}")))
 }

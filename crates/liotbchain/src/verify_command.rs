@@ -18,6 +18,7 @@ use crate::output::{print, print_json};
 
 pub use file::read_text;
 use file::{Finding, Proven, Read};
+pub use words::printable;
 
 /// What is checked, and what whoever asks knows from elsewhere.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,11 +99,14 @@ pub fn run(plan: &Plan, json: bool) -> Result<(), Failure> {
     }
     let mut findings = Vec::new();
     for path in &plan.files {
-        findings.push((path.display().to_string(), Read::of(path)?.verify()));
+        findings.push((
+            path.display().to_string(),
+            Read::of(path, known.checkpoint.as_ref().map(|it| it.size))?.verify(),
+        ));
     }
     // First, since another file's proof may rest on them.
     for (_, finding) in &findings {
-        if let Ok(Proven::Consistency(ProvenConsistency { from, to, .. })) = finding {
+        if let Ok(Proven::Consistency(ProvenConsistency { from, to, .. }, _)) = finding {
             known.links.push(((from.size, from.root), (to.size, to.root)));
         }
     }

@@ -56,14 +56,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(store: &Arc<dyn Store>, valid: &'a Validation) -> Self {
-        let passed = Validation {
-            valid_blocks: 0,
-            transactions: 0,
-            tip: None,
-            fault: None,
-            signatures: valid.signatures,
-            since: valid.since,
-        };
+        let passed = Validation { since: valid.since, ..Validation::none(valid.signatures) };
         Self { valid, pages: Pages::new(store, 0..valid.valid_blocks, list), passed }
     }
 
@@ -87,12 +80,15 @@ impl<'a> Walk<'a> {
     pub(super) fn pass(&mut self, block: &Listed) {
         self.passed.valid_blocks += 1;
         self.passed.transactions += block.transactions.len() as u64;
+        self.passed.pruned += block.transactions.iter().filter(|it| it.id.is_none()).count() as u64;
         self.passed.tip = Some(block.hash);
     }
 
     /// Returns the validation that ends before the next block, with its fault.
     pub(super) fn end(&self, fault: impl Into<Fault>) -> Validation {
-        Validation { fault: Some(fault.into()), ..self.passed.clone() }
+        // Records are not read a second time, and an end before the last one may have left some out.
+        let unrecorded = (self.passed.pruned == 0).then_some(0);
+        Validation { fault: Some(fault.into()), unrecorded, ..self.passed.clone() }
     }
 }
 

@@ -28,6 +28,11 @@ impl Signer {
         verified(payload, signature, &self.1)
     }
 
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub fn key_id(&self) -> liotbchain_core::KeyId {
+        self.1.key_id()
+    }
+
     /// One transaction for each number.
     pub fn readings(&self, numbers: std::ops::Range<u32>) -> Vec<NewTransaction> {
         numbers.map(|number| self.sign(&format!(r#"{{"reading":{number}}}"#))).collect()

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use liotbchain_core::TransactionId;
+use liotbchain_core::{Content, TransactionId};
 use liotbchain_http::{Edge, Limits, Token};
 use liotbchain_node::{Ledger, LedgerConfig};
 use liotbchain_sender::{Fate, KeyKind, Protocol, Receiver};
@@ -46,7 +46,9 @@ impl Real {
     }
 
     async fn payload(&self, id: TransactionId) -> String {
-        self.ledger.store().transaction(id).await.unwrap().unwrap().statement.payload.clone()
+        let stored = self.ledger.store().transaction(id).await.unwrap().unwrap();
+        let Content::Full(statement) = stored.content else { panic!("{stored:?}") };
+        statement.payload.clone()
     }
 
     async fn stop(self) {

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     block_json::BlockJson,
-    conditional::{IMMUTABLE, REVALIDATE, Validator},
+    conditional::{REVALIDATE, Validator},
     cursor::{Cursor, Order},
     page::{self, Page, PageError, Walk},
 };
@@ -214,8 +214,8 @@ impl BlockName {
             description = "The block.",
             body = BlockJson<'static>,
             headers(
-                ("ETag" = String, description = "The block's hash in quotation marks; not on side branches."),
-                ("Cache-Control" = String, description = "`immutable` where asked for by hash, else `no-cache`."),
+                ("ETag" = String, description = "The block's hash in quotation marks, with `-pruned-` and their number where transactions are pruned; not on side branches."),
+                ("Cache-Control" = String, description = "`no-cache`: it may be pruned."),
             ),
         ),
         (status = NOT_MODIFIED, description = "The client has it already."),
@@ -249,8 +249,8 @@ pub(crate) async fn get_block(
             BlockName::Tip | BlockName::Height(_) => Err(not_found("there is no block of this height yet")),
         };
     };
-    let caching = if matches!(name, BlockName::Hash(_)) { IMMUTABLE } else { REVALIDATE };
-    let validator = Validator::new(hash, caching);
+    let pruned = block.transactions.iter().filter(|it| it.statement().is_none()).count();
+    let validator = Validator::pruned(hash, pruned, REVALIDATE);
     if let Some(not_modified) = validator.not_modified(&headers) {
         return Ok(not_modified);
     }
@@ -289,7 +289,8 @@ async fn find(shared: &Shared, name: BlockName) -> Result<Option<StoredBlock>, S
 async fn side_block(shared: &Shared, hash: BlockHash) -> Result<Response, ServerError> {
     let bytes = shared.ledger.store().side_block(hash).await?;
     let bytes = bytes.ok_or_else(|| not_found("no block of this hash is known"))?;
-    let block = codec::decode_block(&bytes).map_err(|_| ServerError::Internal("a side block is damaged"))?;
+    let block =
+        codec::decode_kept_block(&bytes).map_err(|_| ServerError::Internal("a side block is damaged"))?;
     let ids = block.transactions.iter().map(|it| it.statement().map(|statement| statement.id()));
     let json = BlockJson::side(hash, &block).with_transactions(&block.transactions, ids);
     let mut response = shared.bounds.answer(to_json(&json)?)?;

@@ -6,9 +6,8 @@ use axum::{
 };
 use liotbchain_core::BlockHash;
 
-/// What never changes: a year is the longest that caches take.
-pub(crate) const IMMUTABLE: &str = "public, max-age=31536000, immutable";
-/// What a client may keep if it asks each time whether it is still so.
+/// What a client may keep if it asks each time whether it is still so. No answer that holds a payload is for ever: it may
+/// be pruned, and caches are to forget it then.
 pub(crate) const REVALIDATE: &str = "no-cache";
 
 /// The entity tag of what one block decides, and how it may be kept.
@@ -20,7 +19,16 @@ pub(crate) struct Validator {
 impl Validator {
     /// The hash of the block is the tag.
     pub(crate) fn new(hash: BlockHash, caching: &'static str) -> Self {
-        Self { etag: format!("\"{hash}\""), caching }
+        Self::pruned(hash, 0, caching)
+    }
+
+    /// So is it with how much of the answer is pruned, where some is.
+    pub(crate) fn pruned(hash: BlockHash, pruned: usize, caching: &'static str) -> Self {
+        let etag = match pruned {
+            0 => format!("\"{hash}\""),
+            _ => format!("\"{hash}-pruned-{pruned}\""),
+        };
+        Self { etag, caching }
     }
 
     /// Returns 304 where the client has it already.

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use liotbchain_core::{BlockHash, Height, KeyId, TransactionId, receipt::ProofFile};
+use liotbchain_core::{BlockHash, Height, KeyId, TransactionId, checkpoint::parse_size, receipt::ProofFile};
 use liotbchain_http::{ApiError, Parameters, Problem, bad_query};
 use liotbchain_node::{ProveError, Prover, prove::HISTORY_MAX};
 use serde::Deserialize;
@@ -257,7 +257,7 @@ async fn size_of(shared: &Shared, name: &str, text: &str) -> Result<u64, ServerE
     }
     let expected =
         || bad_query(&format!("{name}: expected a number of blocks, or the hash of a block")).into();
-    text.parse().map_err(|_| expected())
+    parse_size(text).ok_or_else(expected)
 }
 
 /// Returns a proof as a file that browsers keep under a name.

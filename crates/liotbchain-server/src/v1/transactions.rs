@@ -261,10 +261,18 @@ pub(crate) struct TransactionJson {
     /// `sealed` in a block, or `pending`.
     #[schema(example = "sealed")]
     status: &'static str,
-    /// The exact text that was signed.
-    payload: String,
-    /// The signature in base64.
-    signature: String,
+    /// The exact text that was signed; not there where it was pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    payload: Option<String>,
+    /// The signature in base64; not there where it was pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    signature: Option<String>,
+    /// There, and true, where payload and signature were dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pruned: Option<bool>,
     /// Who signed; zeros where nobody did.
     #[schema(value_type = String)]
     key_id: KeyId,
@@ -344,15 +352,18 @@ pub(crate) async fn get_transaction(
         ApiError::refusal(StatusCode::BAD_REQUEST, "bad_transaction_id", format!("the id is {error}"))
     })?;
     let store = shared.ledger.store();
-    let Some(stored) = store.transaction(id).await? else {
+    let stored = store.transaction(id).await?;
+    // One that came pruned is stored under the hash of its leaf, which is no id.
+    let Some(stored) = stored.filter(|stored| leaf_hash(stored) != Some(ContentHash(id.0))) else {
         let message = "no transaction of this id is known: it was never acknowledged here";
         return Err(ApiError::refusal(StatusCode::NOT_FOUND, "transaction_not_found", message).into());
     };
-    let validator = stored.place.map(|place| Validator::new(place.block_hash, REVALIDATE));
+    let pruned = usize::from(matches!(stored.content, Content::Pruned { .. }));
+    let validator = stored.place.map(|place| Validator::pruned(place.block_hash, pruned, REVALIDATE));
     if let Some(not_modified) = validator.as_ref().and_then(|validator| validator.not_modified(&headers)) {
         return Ok(not_modified);
     }
-    let key_id = stored.statement.key_id;
+    let key_id = key_id(&stored.content);
     let public_key = store.public_keys(&[key_id]).await?.remove(&key_id);
     let answer = Json(TransactionJson::new(id, stored, public_key.map(|key| key.to_pem()))).into_response();
     Ok(match validator {
@@ -361,20 +372,37 @@ pub(crate) async fn get_transaction(
     })
 }
 
+fn key_id(content: &Content) -> KeyId {
+    match content {
+        Content::Full(statement) => statement.key_id,
+        Content::Pruned { key_id, .. } => *key_id,
+    }
+}
+
+/// Returns the hash of its leaf, as one that is shown as other hashes are; none while it is pending.
+fn leaf_hash(stored: &StoredTransaction) -> Option<ContentHash> {
+    let leaf = Transaction { sequence: stored.sequence?, content: stored.content.clone() };
+    Some(ContentHash(leaf.leaf_hash()))
+}
+
 impl TransactionJson {
     fn new(id: TransactionId, stored: StoredTransaction, public_key: Option<String>) -> Self {
-        let StoredTransaction { statement, received_ms, place, sequence } = stored;
-        let (key_id, content_hash) = (statement.key_id, statement.content_hash());
-        let leaf_hash = sequence.map(|sequence| {
-            let leaf = Transaction { sequence, content: Content::Pruned { key_id, content_hash } };
-            ContentHash(leaf.leaf_hash()).to_string()
-        });
+        let leaf_hash = leaf_hash(&stored).map(|hash| hash.to_string());
+        let StoredTransaction { content, received_ms, place, sequence } = stored;
+        let (payload, signature, pruned, content_hash) = match &content {
+            Content::Full(statement) => {
+                let signature = STANDARD.encode(&statement.signature);
+                (Some(statement.payload.clone()), Some(signature), None, statement.content_hash())
+            }
+            Content::Pruned { content_hash, .. } => (None, None, Some(true), *content_hash),
+        };
         Self {
             id,
             status: if place.is_some() { "sealed" } else { "pending" },
-            signature: STANDARD.encode(&statement.signature),
-            payload: statement.payload,
-            key_id,
+            payload,
+            signature,
+            pruned,
+            key_id: key_id(&content),
             public_key,
             received_ms,
             content_hash,

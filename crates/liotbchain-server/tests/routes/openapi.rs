@@ -48,20 +48,27 @@ async fn every_route_says_what_it_answers_and_writes_may_carry_a_token() {
     assert_eq!(description["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let paths = description["paths"].as_object().unwrap();
     let expected = [
+        "/checkpoint",
         "/get_chain",
         "/healthz",
         "/metrics",
         "/readyz",
         "/receive_data",
+        "/tile/{level}/{index}",
         "/v1/blocks",
         "/v1/blocks/{block}",
         "/v1/events",
         "/v1/export",
         "/v1/keys",
         "/v1/keys/{key_id}",
+        "/v1/keys/{key_id}/transactions",
+        "/v1/proofs/consistency",
+        "/v1/proofs/inclusion",
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
+        "/v1/transactions/{id}/receipt",
+        "/v1/transactions/{id}/tlog-proof",
         "/v1/validation",
         "/validate",
     ];

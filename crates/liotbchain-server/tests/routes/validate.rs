@@ -17,7 +17,9 @@ async fn finds_a_good_chain_valid() {
         let device = Signer::new();
         receiver.take(&[device.item("1"), device.item("2"), device.item("3"), device.item("4")]).await;
         let tip = receiver.ledger.status().tip.to_string();
-        let expected = json!({"valid": true, "blocks": 3, "transactions": 5, "tip": tip, "height": 2});
+        let expected = json!({
+            "valid": true, "blocks": 3, "transactions": 5, "pruned": 0, "pruned_without_record": 0, "tip": tip, "height": 2
+        });
         assert_eq!(receiver.get_json("/validate").await, expected);
     }
 }

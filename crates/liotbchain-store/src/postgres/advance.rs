@@ -10,7 +10,7 @@ use liotbchain_core::{
     BlockHash, CheckedBlock, Height, KeyId, TransactionId, Work, codec,
     merkle::{Frontier, leaf_hash},
     rules,
-    transaction::{Statement, Transaction},
+    transaction::{Content, Transaction},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     row::{corrupt, id},
     session::{Parameters, Session},
 };
-use crate::{Right, StoreError, StoredBlock};
+use crate::{Right, StoreError, StoredBlock, columns, id_in_row};
 
 /// Payload sent in one statement. PostgreSQL takes no value above 1 GiB, and an array of payloads is one.
 const STATEMENT_BYTES_MAX: usize = 16 << 20;
@@ -127,7 +127,7 @@ fn check_links(tip: &Tip, blocks: &[CheckedBlock]) -> Result<(), StoreError> {
 
 /// Takes all blocks above a height off, and keeps them as side blocks.
 async fn take_off(session: &Session, height: Height) -> Result<(), Failure> {
-    let mut counts = KeyCounts::default();
+    let (mut counts, mut pruned) = (KeyCounts::default(), false);
     let mut next = height.checked_add(1);
     while let Some(from) = next {
         let blocks = read_blocks(session, from, u32::MAX, STATEMENT_BYTES_MAX).await?;
@@ -136,11 +136,16 @@ async fn take_off(session: &Session, height: Height) -> Result<(), Failure> {
             let (height, transactions) = (block.block.header.height, &block.block.transactions);
             transactions.iter().for_each(|transaction| counts.add(height, transaction, -1));
         }
+        pruned |= blocks.iter().any(|block| block.ids.contains(&None));
         keep_aside(session, &blocks).await?;
+    }
+    if pruned {
+        let sql = "DELETE FROM liotbchain.transactions WHERE height > $1 AND octet_length(payload) = 0";
+        session.execute(sql, &[&i64::from(height)]).await?;
     }
     let sql = "WITH undone AS (
                    UPDATE liotbchain.transactions SET height = NULL, position = NULL, sequence = NULL WHERE height > $1
-               ), pruned AS (
+               ), shortened AS (
                    DELETE FROM liotbchain.history_nodes n USING generate_series(1, 32) AS l (level)
                    WHERE n.level = l.level AND n.idx >= ($1 + 1) >> l.level
                )
@@ -156,7 +161,7 @@ async fn keep_aside(session: &Session, blocks: &[StoredBlock]) -> Result<(), Fai
         if block.block.header.compute_hash() != block.hash {
             return Err(corrupt(height, "its header is not that of its hash").into());
         }
-        bytes.push(codec::encode_block(&block.block).map_err(|error| corrupt(height, error))?);
+        bytes.push(codec::encode_kept_block(&block.block));
     }
     let hashes: Vec<&[u8]> = blocks.iter().map(|block| &block.hash.0[..]).collect();
     let parents: Vec<&[u8]> = blocks.iter().map(|block| &block.block.header.prev_block_hash.0[..]).collect();
@@ -187,7 +192,7 @@ async fn connect(
 /// A transaction with its place.
 struct Sealed<'a> {
     id: TransactionId,
-    statement: &'a Statement,
+    transaction: &'a Transaction,
     received_ms: i64,
     height: i64,
     position: i64,
@@ -198,15 +203,13 @@ fn sealed(blocks: &[CheckedBlock]) -> Result<Vec<Sealed<'_>>, StoreError> {
     let (mut all, mut seen) = (Vec::new(), HashSet::new());
     for block in blocks {
         for (position, (transaction, id)) in block.transactions().iter().zip(block.ids()).enumerate() {
-            let (Some(statement), Some(id)) = (transaction.statement(), id) else {
-                return Err(pruned(block.height()));
-            };
-            if !seen.insert(*id) {
+            let id = id_in_row(transaction, *id);
+            if !seen.insert(id) {
                 return Err(StoreError::AlreadySealed);
             }
             all.push(Sealed {
-                id: *id,
-                statement,
+                id,
+                transaction,
                 // When a transaction came that nobody admitted here is not known: the block came no earlier.
                 received_ms: block.header().timestamp_ms.cast_signed(),
                 height: block.height().into(),
@@ -218,18 +221,11 @@ fn sealed(blocks: &[CheckedBlock]) -> Result<Vec<Sealed<'_>>, StoreError> {
     Ok(all)
 }
 
-fn pruned(height: Height) -> StoreError {
-    StoreError::Config {
-        problem: format!("block {height} holds a pruned transaction, which PostgreSQL cannot keep yet"),
-        cure: "import an export that was not pruned".to_owned(),
-    }
-}
-
 /// Gives the transactions of blocks their places, and inserts those that have no row yet.
 async fn seal(session: &Session, blocks: &[CheckedBlock]) -> Result<(), Failure> {
     let all = sealed(blocks)?;
     let ids: Vec<&[u8]> = all.iter().map(|sealed| &sealed.id.0[..]).collect();
-    // Rows are never deleted, so that those found here will still be there.
+    // Rows are deleted only by who holds the right, so that those found here will still be there.
     let sql = "SELECT t.id FROM unnest($1::bytea[]) AS i (id) JOIN liotbchain.transactions t ON t.id = i.id";
     let rows = session.query(sql, &[&ids]).await?;
     let known = rows.iter().map(id).collect::<Result<HashSet<_>, _>>()?;
@@ -241,7 +237,8 @@ async fn seal(session: &Session, blocks: &[CheckedBlock]) -> Result<(), Failure>
         let heights: Vec<i64> = known.iter().map(|sealed| sealed.height).collect();
         let positions: Vec<i64> = known.iter().map(|sealed| sealed.position).collect();
         let sequences: Vec<i64> = known.iter().map(|sealed| sealed.sequence).collect();
-        let signatures: Vec<&[u8]> = known.iter().map(|sealed| &sealed.statement.signature[..]).collect();
+        let signatures: Vec<&[u8]> =
+            known.iter().map(|sealed| columns(&sealed.transaction.content).1).collect();
         // The payload is the same, since the id is. The signature may be another one: the block's is what its root is of.
         let sql = "UPDATE liotbchain.transactions t
                    SET height = i.height, position = i.position, sequence = i.sequence, signature = i.signature
@@ -282,15 +279,18 @@ async fn insert_sealed(session: &Session, new: &[&Sealed<'_>]) -> Result<u64, Fa
     let mut changed = 0;
     let mut rest = &new[..];
     while !rest.is_empty() {
-        let (part, after) = rest.split_at(count_fitting(rest.iter().map(|(sealed, _)| sealed.statement)));
+        let (part, after) =
+            rest.split_at(count_fitting(rest.iter().map(|(sealed, _)| &sealed.transaction.content)));
         rest = after;
         let arrivals: Vec<i64> = part.iter().map(|(_, arrival)| *arrival).collect();
         let ids: Vec<&[u8]> = part.iter().map(|(sealed, _)| &sealed.id.0[..]).collect();
-        let key_ids: Vec<&[u8]> = part.iter().map(|(sealed, _)| &sealed.statement.key_id.0[..]).collect();
+        let key_ids: Vec<KeyId> = part.iter().map(|(sealed, _)| sealed.transaction.key_id()).collect();
+        let key_ids: Vec<&[u8]> = key_ids.iter().map(|key_id| &key_id.0[..]).collect();
         let received_ms: Vec<i64> = part.iter().map(|(sealed, _)| sealed.received_ms).collect();
         let payloads: Vec<&[u8]> =
-            part.iter().map(|(sealed, _)| sealed.statement.payload.as_bytes()).collect();
-        let signatures: Vec<&[u8]> = part.iter().map(|(sealed, _)| &sealed.statement.signature[..]).collect();
+            part.iter().map(|(sealed, _)| columns(&sealed.transaction.content).0.as_bytes()).collect();
+        let signatures: Vec<&[u8]> =
+            part.iter().map(|(sealed, _)| columns(&sealed.transaction.content).1).collect();
         let heights: Vec<i64> = part.iter().map(|(sealed, _)| sealed.height).collect();
         let positions: Vec<i64> = part.iter().map(|(sealed, _)| sealed.position).collect();
         let sequences: Vec<i64> = part.iter().map(|(sealed, _)| sealed.sequence).collect();
@@ -311,10 +311,11 @@ async fn insert_sealed(session: &Session, new: &[&Sealed<'_>]) -> Result<u64, Fa
 }
 
 /// Returns how many statements go into one SQL statement: as many as are not too long together, and at least one.
-fn count_fitting<'a>(statements: impl Iterator<Item = &'a Statement>) -> usize {
+fn count_fitting<'a>(contents: impl Iterator<Item = &'a Content>) -> usize {
     let mut bytes = 0;
-    let fitting = statements.take_while(|statement| {
-        bytes += statement.payload.len() + statement.signature.len();
+    let fitting = contents.take_while(|content| {
+        let (payload, signature) = columns(content);
+        bytes += payload.len() + signature.len();
         bytes <= STATEMENT_BYTES_MAX
     });
     fitting.count().max(1)

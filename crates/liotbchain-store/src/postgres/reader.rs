@@ -1,9 +1,6 @@
 //! Reads blocks of the best chain, and its tip.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{HashMap, VecDeque};
 
 use liotbchain_core::{
     Bits, Block, BlockHash, Branch, Height, Root, TransactionId, Work,
@@ -11,13 +8,13 @@ use liotbchain_core::{
     chain::MEDIAN_BLOCKS,
     merkle::{Frontier, leaf_hash},
     rules,
-    transaction::{Content, Transaction},
+    transaction::Transaction,
 };
 use tokio_postgres::Row;
 
 use super::{
     fault::Failure,
-    row::{block_hash, bytes32, column, corrupt, id, number, statement, unsigned},
+    row::{block_hash, bytes32, column, content, corrupt, id, number, unsigned},
     session::Session,
 };
 use crate::{StoreError, StoredBlock, size_in_memory};
@@ -179,8 +176,7 @@ pub(super) async fn read_blocks(
         for row in &rows {
             let Tip { hash, total_work, header } = Tip::read(row)?;
             let (held, ids) = transactions.take(header.height).await?;
-            let full = held.iter().filter_map(Transaction::statement);
-            bytes_read += full.map(|statement| size_in_memory(statement)).sum::<usize>();
+            bytes_read += held.iter().map(|it| size_in_memory(&it.content)).sum::<usize>();
             next = i64::from(header.height) + 1;
             blocks.push(StoredBlock { hash, total_work, block: Block { header, transactions: held }, ids });
             if bytes_read >= bytes {
@@ -232,17 +228,15 @@ impl<'a> Transactions<'a> {
                     format_args!("a transaction stands at position {position}: expected {}", held.len());
                 return Err(corrupt(height, fault).into());
             }
-            let statement = statement(row).map_err(|error| match error {
+            let content = content(row).map_err(|error| match error {
                 StoreError::Corrupt(fault) => {
                     corrupt(height, format_args!("transaction {position}: {fault}"))
                 }
                 other => other,
             })?;
-            ids.push(Some(id(row)?));
-            held.push(Transaction {
-                sequence: unsigned(row, "sequence")?,
-                content: Content::Full(Arc::new(statement)),
-            });
+            let transaction = Transaction { sequence: unsigned(row, "sequence")?, content };
+            ids.push(transaction.statement().map(|_| id(row)).transpose()?);
+            held.push(transaction);
             self.waiting.pop_front();
         }
     }

@@ -2,11 +2,11 @@
 
 use std::fmt::Display;
 
-use liotbchain_core::{BlockHash, KeyId, Statement, TransactionId};
+use liotbchain_core::{BlockHash, Content, KeyId, Statement, TransactionId};
 use tokio_postgres::{Row, types::FromSql};
 
 use super::fault::describe;
-use crate::StoreError;
+use crate::{StoreError, read_content};
 
 /// Says what is wrong with the stored block.
 pub(super) fn corrupt(height: impl Display, fault: impl Display) -> StoreError {
@@ -47,6 +47,12 @@ pub(super) fn key_id(row: &Row) -> Result<KeyId, StoreError> {
 
 pub(super) fn block_hash(row: &Row) -> Result<BlockHash, StoreError> {
     bytes32(row, "hash").map(BlockHash)
+}
+
+/// Returns what is kept of a statement.
+pub(super) fn content(row: &Row) -> Result<Content, StoreError> {
+    let Statement { key_id, payload, signature } = statement(row)?;
+    read_content(key_id, payload, signature).map_err(StoreError::Corrupt)
 }
 
 pub(super) fn statement(row: &Row) -> Result<Statement, StoreError> {

@@ -13,7 +13,7 @@ use super::{
     rows::{self, Tip},
     seal_right,
 };
-use crate::{Right, StoreError};
+use crate::{Right, StoreError, columns, id_in_row};
 
 pub(super) fn create(connection: &Connection, genesis: &CheckedBlock) -> Result<(), StoreError> {
     if rows::tip(connection)?.is_some() {
@@ -74,12 +74,16 @@ fn take_off(connection: &Connection, tip: Tip, disconnect: u32) -> Result<Tip, S
 fn disconnect_block(connection: &Connection, height: Height) -> Result<(), StoreError> {
     let block = rows::sound_block(connection, height)?;
     let hash = block.header.compute_hash();
-    let bytes = codec::encode_block(&block).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let bytes = codec::encode_kept_block(&block);
     let keep = "INSERT INTO side_blocks (hash, prev_block_hash, height, bytes) VALUES (?1, ?2, ?3, ?4)";
     connection.prepare_cached(keep)?.execute((&hash.0, &block.header.prev_block_hash.0, height, bytes))?;
     let mut counts: HashMap<KeyId, i64> = HashMap::new();
     for transaction in &block.transactions {
         *counts.entry(transaction.key_id()).or_default() -= 1;
+    }
+    if block.transactions.iter().any(|it| it.statement().is_none()) {
+        let drop = "DELETE FROM transactions WHERE height = ?1 AND payload = ''";
+        connection.prepare_cached(drop)?.execute([height])?;
     }
     let release = "UPDATE transactions SET height = NULL, position = NULL, sequence = NULL WHERE height = ?1";
     connection.prepare_cached(release)?.execute([height])?;
@@ -171,19 +175,13 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
     let mut counts = HashMap::new();
     let mut were_pending = false;
     for (position, (transaction, id)) in (0u32..).zip(block.transactions().iter().zip(block.ids())) {
-        let (Some(statement), Some(id)) = (transaction.statement(), id) else {
-            return Err(StoreError::Config {
-                problem: format!(
-                    "transaction {position} of block {height} is pruned, which this store cannot keep yet"
-                ),
-                cure: "use an export of the chain that was not pruned".to_owned(),
-            });
-        };
-        let place = (&id.0, height, position, transaction.sequence.cast_signed(), &statement.signature);
+        let (id, key_id) = (id_in_row(transaction, *id), transaction.key_id());
+        let (payload, signature) = columns(&transaction.content);
+        let place = (&id.0, height, position, transaction.sequence.cast_signed(), signature);
         let mut insert = || {
             let (id, height, position, sequence, signature) = place;
-            let key = keys.number(&statement.key_id)?;
-            let row = (id, height, position, sequence, signature, key, received_ms, &statement.payload);
+            let key = keys.number(&key_id)?;
+            let row = (id, height, position, sequence, signature, key, received_ms, payload);
             Ok::<_, StoreError>(insert.execute(row)? == 1)
         };
         let mut update = || Ok::<_, StoreError>(update.execute(place)? == 1);
@@ -200,7 +198,7 @@ fn seal_transactions(connection: &Connection, block: &CheckedBlock) -> Result<()
         if !is_sealed {
             return Err(StoreError::AlreadySealed);
         }
-        *counts.entry(statement.key_id).or_default() += 1;
+        *counts.entry(key_id).or_default() += 1;
     }
     let mut place = connection.prepare_cached("INSERT INTO key_blocks (key, height) VALUES (?1, ?2)")?;
     for key_id in counts.keys() {

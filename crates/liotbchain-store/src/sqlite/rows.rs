@@ -1,12 +1,9 @@
 //! What the rows say: blocks, the branch, transactions, keys.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
 use liotbchain_core::{
-    Bits, Block, BlockHash, Branch, Content, Header, Height, KeyId, PublicKey, Root, Statement, Transaction,
+    Bits, Block, BlockHash, Branch, Header, Height, KeyId, PublicKey, Root, Statement, Transaction,
     TransactionId, Work,
     chain::MEDIAN_BLOCKS,
     merkle::{self, Frontier},
@@ -14,7 +11,10 @@ use liotbchain_core::{
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
-use crate::{KnownKey, Pending, Place, Status, StoreError, StoredBlock, StoredTransaction, size_in_memory};
+use crate::{
+    KnownKey, Pending, Place, Status, StoreError, StoredBlock, StoredTransaction, read_content,
+    size_in_memory,
+};
 
 /// What a block's own row says.
 struct BlockRow {
@@ -242,12 +242,17 @@ pub(super) fn blocks(
             // Those below belong to a block that is missing.
             if height == i64::from(block.header.height) {
                 let key_id = keys.id(row.get(2)?)?;
-                let statement = Statement { key_id, payload: row.get(4)?, signature: row.get(5)? };
-                bytes_read += size_in_memory(&statement);
+                let content = read_content(key_id, row.get(4)?, row.get(5)?).map_err(|fault| {
+                    StoreError::Corrupt(format!("block {height}: transaction {}: {fault}", ids.len()))
+                })?;
+                bytes_read += size_in_memory(&content);
                 let sequence = row.get::<_, i64>(1)?.cast_unsigned();
-                let content = Content::Full(Arc::new(statement));
-                block.transactions.push(Transaction { sequence, content });
-                ids.push(Some(TransactionId(row.get(3)?)));
+                let transaction = Transaction { sequence, content };
+                ids.push(match transaction.statement() {
+                    Some(_) => Some(TransactionId(row.get(3)?)),
+                    None => None,
+                });
+                block.transactions.push(transaction);
             }
             ahead = sealed.next()?;
         }
@@ -358,7 +363,9 @@ pub(super) fn statements(
     connection: &Connection,
     ids: &[TransactionId],
 ) -> Result<HashMap<TransactionId, Statement>, StoreError> {
-    let query = "SELECT key_id, payload, signature FROM transactions JOIN keys USING (key) WHERE id = ?1";
+    // A row that waits and has no payload was tampered with: whoever wants to seal it must see it.
+    let query = "SELECT key_id, payload, signature FROM transactions JOIN keys USING (key)
+                 WHERE id = ?1 AND (payload <> '' OR height IS NULL)";
     let mut query = connection.prepare_cached(query)?;
     let mut found = HashMap::with_capacity(ids.len());
     for id in ids {
@@ -382,14 +389,17 @@ pub(super) fn transaction(
             Some(height) => Some(Place { height, position: row.get(1)?, block_hash: BlockHash(row.get(2)?) }),
             None => None,
         };
+        let content = read_content(KeyId(row.get(5)?), row.get(6)?, row.get(7)?)
+            .map_err(|fault| StoreError::Corrupt(format!("transaction {id}: {fault}")))?;
         Ok(StoredTransaction {
-            statement: read_statement(row, 5)?,
+            content,
             received_ms: row.get::<_, i64>(4)?.cast_unsigned(),
             place,
             sequence: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
         })
     };
-    Ok(query.query_row([&id.0], read).optional()?)
+    let mut rows = query.query([&id.0])?;
+    rows.next()?.map(read).transpose()
 }
 
 pub(super) fn next_sequences(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use liotbchain_core::{
-    Branch, CheckedBlock, Height, KeyId, Statement, TransactionId, Work,
+    Branch, CheckedBlock, Content, Height, KeyId, Statement, TransactionId, Work,
     merkle::{self, Frontier},
 };
 use liotbchain_store::{NewTransaction, Pending, Place, Right, Status, Store, StoredBlock};
@@ -47,7 +47,11 @@ impl Contents {
                 Some(Status::Sealed(place)) => Some(*place),
                 _ => None,
             };
-            assert_eq!(row.as_ref().map(|row| &row.statement), found.get(id));
+            let full = |content: &Content| match content {
+                Content::Full(statement) => Some(Statement::clone(statement)),
+                Content::Pruned { .. } => None,
+            };
+            assert_eq!(row.as_ref().and_then(|row| full(&row.content)).as_ref(), found.get(id));
             assert_eq!(row.as_ref().and_then(|row| row.place), place);
             assert_eq!(row.and_then(|row| row.sequence).is_some(), place.is_some());
         }

@@ -14,6 +14,7 @@ mod postgres_cluster;
 mod admission;
 mod contents;
 mod place;
+mod pruning;
 mod reading;
 mod reorganisation;
 mod seal_right;
@@ -52,7 +53,6 @@ const CASES: &[(&str, Case)] = &cases![
     sealing::keeps_the_signature_that_the_block_holds,
     sealing::changes_nothing_where_the_tip_moved,
     sealing::changes_nothing_where_the_blocks_do_not_fit,
-    sealing::takes_no_pruned_transaction,
     sealing::keeps_every_timestamp_or_refuses_it,
     seal_right::is_held_by_one,
     seal_right::is_fenced_by_its_epoch,
@@ -64,6 +64,13 @@ const CASES: &[(&str, Case)] = &cases![
     reorganisation::keeps_the_history_tree,
     reorganisation::changes_nothing_where_it_fails,
     reorganisation::leaves_the_genesis_block,
+    pruning::drops_what_a_key_said_and_nothing_else,
+    pruning::drops_unsigned_transactions_but_not_the_genesis,
+    pruning::drops_step_by_step,
+    pruning::keeps_a_pruned_transaction_that_comes_in_a_block,
+    pruning::takes_pruned_blocks_off_and_puts_them_back,
+    pruning::drops_it_from_blocks_beside_the_chain_too,
+    pruning::gives_the_space_back,
     reading::finds_a_transaction_by_its_id,
     reading::pages_through_keys,
     reading::pages_through_ids,

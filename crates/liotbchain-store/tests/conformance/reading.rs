@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liotbchain_core::{Header, TransactionId};
+use liotbchain_core::{Content, Header, TransactionId};
 use tokio::time::sleep;
 
 use crate::{
@@ -76,7 +76,7 @@ pub async fn finds_a_transaction_by_its_id(place: Place) {
     put(&store, &chain).await;
     for (number, transaction) in list.iter().enumerate() {
         let found = store.transaction(transaction.statement.id()).await.unwrap().unwrap();
-        assert_eq!(found.statement, **transaction.statement.statement());
+        assert_eq!(found.content, Content::Full(transaction.statement.statement().clone()));
         assert_eq!(found.received_ms, START_MS + 7);
         let height = found.place.map(|place| place.height as usize);
         assert_eq!(height, (number < 3).then_some(number + 1));

@@ -213,20 +213,6 @@ pub async fn changes_nothing_where_the_blocks_do_not_fit(place: Place) {
     assert_holds(&store, &good).await;
 }
 
-pub async fn takes_no_pruned_transaction(place: Place) {
-    let store = place.open().await;
-    let device = Device::new(1);
-    let mut chain = Chain::new("test");
-    store.admit(&device.count(0..3), START_MS).await.unwrap();
-    let right = put(&store, &chain).await;
-    let before = Contents::of(&store, &device.count(0..3), &[]).await;
-    let good = chain.seal(&device.count(0..1));
-    let pruned = chain.seal_pruned(&device.count(1..2));
-    let result = store.commit(&right, chain.genesis().hash(), 0, &[good, pruned]).await;
-    assert!(matches!(result, Err(StoreError::Config { .. })), "{result:?}");
-    assert_eq!(Contents::of(&store, &device.count(0..3), &[]).await, before);
-}
-
 /// A header has room for timestamps that a database's numbers have not.
 pub async fn keeps_every_timestamp_or_refuses_it(place: Place) {
     let store = place.open().await;

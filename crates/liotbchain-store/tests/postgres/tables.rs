@@ -187,3 +187,46 @@ async fn rows_that_were_tampered_with_are_named_when_blocks_are_read() {
         assert_eq!(store.blocks(1, 9, usize::MAX).await.unwrap().len(), 2);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brings_tables_of_format_1_up_to_date() {
+    let cluster = Cluster::start();
+    let url = cluster.make_database("chain").await;
+    cluster
+        .execute(
+            "chain",
+            "CREATE SCHEMA liotbchain;
+             CREATE TABLE liotbchain.meta (singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+                                           format bigint NOT NULL);
+             INSERT INTO liotbchain.meta (format) VALUES (1)",
+        )
+        .await;
+    cluster.execute("chain", include_str!("../../src/postgres/schema/1.sql")).await;
+    let store = open(&url).await;
+    assert_eq!(cluster.rows("chain", "SELECT format::text FROM liotbchain.meta").await, ["2"]);
+    let mut chain = Chain::new("test");
+    store.create(chain.genesis()).await.unwrap();
+    let device = Device::new(1);
+    let list = [device.count(0..1), vec![device.say("a\0b")]].concat();
+    store.admit(&list, START_MS).await.unwrap();
+    let right = store.acquire_right("a", TTL).await.unwrap().unwrap();
+    let tip = chain.branch().tip();
+    store.commit(&right, tip, 0, &[chain.seal(&list)]).await.unwrap();
+    store.prune(device.key_id(), 0..9, 9).await.unwrap();
+    let hashes: Vec<_> = list.iter().map(|it| it.statement.statement().content_hash().to_string()).collect();
+    let shown =
+        "SELECT pruned_content_hash || coalesce(payload, '') FROM liotbchain.readings WHERE height > 0";
+    assert_eq!(cluster.rows("chain", shown).await, hashes);
+    // What waits has a payload, and a content hash has 32 bytes.
+    for set in ["height = NULL, position = NULL, sequence = NULL", "signature = '\\x00'"] {
+        let sql = format!(
+            "DO $$ BEGIN
+                 UPDATE liotbchain.transactions SET {set} WHERE height = 1;
+                 RAISE EXCEPTION 'taken: {}';
+             EXCEPTION WHEN check_violation THEN NULL;
+             END $$",
+            set.replace('\'', "")
+        );
+        cluster.execute("chain", &sql).await;
+    }
+}

@@ -112,3 +112,43 @@ async fn closing_leaves_one_file() {
         assert_eq!(result.unwrap_err().to_string(), "the store is not available: the store is closed");
     }
 }
+
+/// A file of format 1 is brought up to date; what is pruned then shows as such.
+#[tokio::test]
+async fn brings_a_file_of_format_1_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("chain.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../src/sqlite/migrations/1.sql")).unwrap();
+    old.execute("INSERT INTO meta (key, value) VALUES ('format', 1)", []).unwrap();
+    let mut chain = Chain::new("test");
+    let device = Device::new(1);
+    let list = device.count(0..2);
+    drop(old);
+    let store = open(&path).await;
+    store.create(chain.genesis()).await.unwrap();
+    store.admit(&list, START_MS).await.unwrap();
+    let right = store.acquire_right("a", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
+    let tip = chain.branch().tip();
+    store.commit(&right, tip, 0, &[chain.seal(&list)]).await.unwrap();
+    store.prune(device.key_id(), 0..9, 9).await.unwrap();
+    store.close().await;
+    let new = Connection::open(&path).unwrap();
+    let format: i64 =
+        new.query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| row.get(0)).unwrap();
+    assert_eq!(format, 2);
+    let shown: (Option<String>, Option<String>, Option<String>) = new
+        .query_row(
+            "SELECT payload, signature, pruned_content_hash FROM readings WHERE position = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    let hash = list[1].statement.statement().content_hash().to_string();
+    assert_eq!(shown, (None, None, Some(hash)));
+    // A content hash that was tampered with is no content hash of ours; one that is too short is no row of ours.
+    new.execute("UPDATE transactions SET signature = x'00' WHERE position = 1 AND height = 1", []).unwrap();
+    drop(new);
+    let error = open(&path).await.blocks(1, 1, 1).await.unwrap_err().to_string();
+    assert!(error.contains("block 1: transaction 1: pruned, with a content hash of 1 bytes"), "{error}");
+}

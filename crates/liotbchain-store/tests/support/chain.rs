@@ -10,7 +10,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 use liotbchain_core::{
-    Ancestry, Branch, CheckedBlock, Content, Difficulty, KeyId, PublicKey, Rules, SealRule, Statement,
+    Ancestry, Block, Branch, CheckedBlock, Content, Difficulty, KeyId, PublicKey, Rules, SealRule, Statement,
     TransactionId, VerifiedStatement, check,
     mine::{self, ATTEMPTS_MAX, Draft, Mined},
 };
@@ -103,11 +103,12 @@ pub struct Chain {
 struct Known {
     sequences: HashMap<KeyId, u64>,
     ids: HashSet<TransactionId>,
+    keys: HashMap<KeyId, PublicKey>,
 }
 
 impl Ancestry for Known {
-    fn public_key(&self, _: &KeyId) -> Option<PublicKey> {
-        None
+    fn public_key(&self, key_id: &KeyId) -> Option<PublicKey> {
+        self.keys.get(key_id).cloned()
     }
 
     fn next_sequence(&self, key_id: &KeyId) -> u64 {
@@ -188,6 +189,13 @@ impl Chain {
             transaction.content = Content::Pruned { key_id, content_hash };
         }
         check::check_block(block, &parent.branch, &parent.ancestry, None).unwrap()
+    }
+
+    /// Checks a block that follows on this chain, with every signature, against these keys.
+    pub fn check(&self, block: Block, signers: &[NewTransaction]) -> CheckedBlock {
+        let keys = signers.iter().filter_map(|it| it.public_key.clone());
+        let ancestry = Known { keys: keys.map(|key| (key.key_id(), key)).collect(), ..self.ancestry.clone() };
+        check::check_block(block, &self.branch, &ancestry, None).unwrap()
     }
 
     fn seal_with(&mut self, transactions: &[NewTransaction], ancestry: &dyn Ancestry) -> CheckedBlock {

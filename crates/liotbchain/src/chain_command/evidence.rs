@@ -11,6 +11,7 @@ use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::verify_command::printable;
 
 /// Characters of a text that are shown.
 const SHOWN: usize = 400;
@@ -87,11 +88,4 @@ impl Held {
 
 fn is_at(fault: &Fault, height: Height, position: u32) -> bool {
     fault.height == height && fault.position.is_none_or(|it| it == position as usize)
-}
-
-/// Returns a text as it may stand on a terminal.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|it| if it.is_control() { it.escape_default().collect() } else { vec![it] })
-        .collect()
 }

@@ -219,6 +219,9 @@ struct ShownTransaction<'a> {
     signature: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_hash: Option<ContentHash>,
+    /// There, and true, where it was pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<bool>,
 }
 
 impl<'a> ShownBlock<'a> {
@@ -233,7 +236,8 @@ impl<'a> ShownBlock<'a> {
                 Content::Pruned { content_hash, .. } => (None, None, Some(*content_hash)),
             };
             let (key_id, sequence) = (transaction.key_id(), transaction.sequence);
-            ShownTransaction { id, key_id, sequence, payload, signature, content_hash }
+            let pruned = content_hash.map(|_| true);
+            ShownTransaction { id, key_id, sequence, payload, signature, content_hash, pruned }
         });
         Self {
             height: header.height,

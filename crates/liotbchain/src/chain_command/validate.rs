@@ -8,12 +8,13 @@ use liotbchain_node::{Fault, Origin, Since, ValidateOptions, Validation, validat
 use liotbchain_store::{Store, StoreError};
 use serde::Serialize;
 
-use super::evidence::{Held, Testimony, printable};
+use super::evidence::{Held, Testimony};
 use crate::failure::{Exit, Failure};
 use crate::opening::{no_chain, open_existing_store};
 use crate::output::{print, print_json, warn};
 use crate::progress::{Progress, Unit};
 use crate::settings::Settings;
+use crate::verify_command::printable;
 
 /// What is validated, beside all rules.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ fn read_since(since: &str, genesis: Option<BlockHash>) -> Result<Since, Failure>
 }
 
 fn in_words(validation: &Validation) -> String {
-    let Validation { valid_blocks, transactions, tip, fault, signatures, since } = validation;
+    let Validation { valid_blocks, transactions, tip, fault, signatures, since, .. } = validation;
     let but = match signatures {
         Signatures::Checked => "",
         Signatures::Skipped => " but for signatures, which were NOT CHECKED",
@@ -117,11 +118,15 @@ fn in_words(validation: &Validation) -> String {
         let tip = tip.map(|tip| format!(", tip {tip}")).unwrap_or_default();
         if *since > 0 {
             let new = valid_blocks - since;
-            return format!(
-                "valid{but} since block {since}: {new} new blocks, {transactions} transactions{tip}\nthe {since} blocks below were NOT CHECKED\n"
+            let valid = format!(
+                "valid{but} since block {since}: {new} new blocks, {transactions} transactions{tip}\n"
             );
+            return valid
+                + &pruned_in_words(validation)
+                + &format!("the {since} blocks below were NOT CHECKED\n");
         }
-        return format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+        let valid = format!("valid{but}: {valid_blocks} blocks, {transactions} transactions{tip}\n");
+        return valid + &pruned_in_words(validation);
     };
     let (mut place, mut reason) = (format!("block {height}"), reason.as_str());
     if let Some(position) = position {
@@ -145,6 +150,20 @@ fn in_words(validation: &Validation) -> String {
     format!("invalid: {place}, {field}: {reason}\n{origin}{valid}")
 }
 
+/// Says what could not be checked: nothing where nothing was pruned.
+fn pruned_in_words(validation: &Validation) -> String {
+    let without_record = match (validation.pruned, validation.unrecorded) {
+        (0, _) => return String::new(),
+        (_, None) => "it is not known how many of them without a record on the chain".to_owned(),
+        (_, Some(0)) => "each with a record on the chain".to_owned(),
+        (_, Some(count)) => format!("{count} of them WITHOUT A RECORD ON THE CHAIN"),
+    };
+    format!(
+        "pruned: {} transactions, whose signatures and repetitions cannot be checked; {without_record}\n",
+        validation.pruned
+    )
+}
+
 /// The verdict as `GET /validate` gives it, and whether signatures were checked.
 #[derive(Serialize)]
 struct Verdict<'a> {
@@ -152,6 +171,8 @@ struct Verdict<'a> {
     signatures: &'static str,
     blocks: u64,
     transactions: u64,
+    pruned: u64,
+    pruned_without_record: Option<u64>,
     tip: Option<BlockHash>,
     height: Option<u64>,
     /// How many blocks at the beginning were not checked.
@@ -192,6 +213,8 @@ impl<'a> Verdict<'a> {
             },
             blocks: validation.valid_blocks,
             transactions: validation.transactions,
+            pruned: validation.pruned,
+            pruned_without_record: validation.unrecorded,
             tip: validation.tip,
             height: validation.valid_blocks.checked_sub(1),
             fault: validation.fault.as_ref().map(|fault| ShownFault {
@@ -223,7 +246,26 @@ mod tests {
             origin: None,
         });
         let (tip, signatures) = (Some(BlockHash([0xab; 32])), Signatures::Checked);
-        Validation { valid_blocks, transactions: 9, tip, fault, signatures, since: 0 }
+        let (pruned, unrecorded) = (0, Some(0));
+        Validation { valid_blocks, transactions: 9, pruned, unrecorded, tip, fault, signatures, since: 0 }
+    }
+
+    #[test]
+    fn says_how_much_was_pruned() {
+        let valid = validation(3, None);
+        for (unrecorded, words) in [
+            (Some(0), "each with a record"),
+            (Some(2), "2 of them WITHOUT A RECORD"),
+            (None, "it is not known"),
+        ] {
+            let pruned = Validation { pruned: 5, unrecorded, ..valid.clone() };
+            let text = in_words(&pruned);
+            assert!(
+                text.starts_with("valid: ") && text.contains("pruned: 5") && text.contains(words),
+                "{text}"
+            );
+        }
+        assert!(!in_words(&valid).contains("pruned"));
     }
 
     #[test]

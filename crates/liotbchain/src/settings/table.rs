@@ -324,7 +324,7 @@ pub static TABLE: &[Setting] = &[
         name: "WITNESS_POLICY",
         default: Default::Absent("no witness is asked to cosign"),
         kind: Kind::Path,
-        meaning: "File that names witnesses, and how many must cosign a checkpoint (c2sp.org/tlog-policy)",
+        meaning: "File that says which witnesses must cosign checkpoints (c2sp.org/tlog-policy)",
         roles: RECEIVE,
     },
     Setting {

@@ -7,8 +7,9 @@ use std::path::Path;
 use liotbchain_core::{
     BlockHash, Checkpoint, Height, TransactionId,
     export::{self, LINE_SIZE_MAX},
+    hash::Root,
     note::Note,
-    policy::Cosigned,
+    policy::{Cosigned, PolicyError},
     receipt::{
         FILE_SIZE_MAX, ProofFile, ProvenAnchor, ProvenBlockProof, ProvenConsistency, ProvenKeyHistory,
         ProvenReceipt, Receipt, TLOG_PROOF_FIRST_LINE,
@@ -40,7 +41,7 @@ pub enum Proven {
     /// That these are all transactions of a key.
     KeyHistory(ProvenKeyHistory, Option<Note>),
     /// That one history goes on from another.
-    Consistency(ProvenConsistency),
+    Consistency(ProvenConsistency, Vec<Note>),
     /// Nothing by itself but what its signatures say.
     Checkpoint(Checkpoint, Note),
     /// That every rule holds from the first block to the last.
@@ -56,6 +57,9 @@ pub struct ProvenExport {
     pub transactions: u64,
     /// Those whose signature could not be checked.
     pub pruned: u64,
+    /// Root over as many blocks as somebody has a checkpoint of, if it has so many, else over all.
+    #[serde(skip)]
+    pub tree: (u64, Root),
 }
 
 /// What is to be said of one file.
@@ -109,14 +113,14 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
 }
 
 impl Read {
-    pub fn of(path: &Path) -> Result<Self, Failure> {
+    /// Reads a file. Of an export the root over `size` blocks is kept, if that is given.
+    pub fn of(path: &Path, size: Option<u64>) -> Result<Self, Failure> {
         let failed =
             |error: io::Error| Failure::failed(format!("{} cannot be read: {error}", path.display()));
         let mut input = open(path)?;
         let start = input.fill_buf().map_err(failed)?;
-        // What an export begins with, as this program writes it.
-        if start.starts_with(br#"{"type":"chain""#) {
-            return Ok(Self::Export(check_export(input)));
+        if is_export(start) {
+            return Ok(Self::Export(check_export(input, size)));
         }
         let mut bytes = Vec::new();
         input.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -154,7 +158,9 @@ impl Read {
                 Err(error) => Err(words(&error)),
             },
             Self::Proof(ProofFile::Consistency(consistency)) => {
-                consistency.verify().map(Proven::Consistency).map_err(|error| words(&error))
+                let proven = consistency.verify().map_err(|error| words(&error))?;
+                let notes = [consistency.from.checkpoint, consistency.to.checkpoint].into_iter().flatten();
+                Ok(Proven::Consistency(proven, notes.collect()))
             }
             Self::Checkpoint(note) => match Checkpoint::of(&note) {
                 Ok(checkpoint) => Ok(Proven::Checkpoint(checkpoint, note)),
@@ -166,9 +172,16 @@ impl Read {
     }
 }
 
-fn check_export(mut input: Box<dyn BufRead>) -> Result<ProvenExport, String> {
+/// Whether a file begins with the first line of an export.
+fn is_export(start: &[u8]) -> bool {
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let json: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+    json.is_some_and(|json| json.get("type").is_some_and(|kind| kind == "chain"))
+}
+
+fn check_export(mut input: Box<dyn BufRead>, size: Option<u64>) -> Result<ProvenExport, String> {
     let mut reader = export::Reader::default();
-    let (mut pruned, mut line) = (0, 0u64);
+    let (mut pruned, mut line, mut tree) = (0, 0u64, None);
     loop {
         line += 1;
         let mut text = String::new();
@@ -179,6 +192,10 @@ fn check_export(mut input: Box<dyn BufRead>) -> Result<ProvenExport, String> {
             _ => {}
         }
         if let export::Read::Block(block) = reader.push(&text).map_err(|error| error.to_string())? {
+            let header = block.header();
+            if Some(u64::from(header.height)) == size {
+                tree = Some((u64::from(header.height), header.history_root));
+            }
             pruned += block.transactions().iter().filter(|it| it.statement().is_none()).count() as u64;
         }
     }
@@ -190,6 +207,7 @@ fn check_export(mut input: Box<dyn BufRead>) -> Result<ProvenExport, String> {
         height: branch.height(),
         transactions: validator.transactions(),
         pruned,
+        tree: tree.unwrap_or((branch.history().size(), branch.history_root())),
     })
 }
 
@@ -233,14 +251,21 @@ impl Finding {
                 self.kind = Some("key_history");
                 self.look_at_anchor(proven.genesis, &proven.anchor, note.as_ref(), known)
             }
-            Proven::Consistency(proven) => {
+            Proven::Consistency(proven, notes) => {
                 self.kind = Some("consistency");
                 self.genesis = Some(proven.genesis);
                 self.size = Some(proven.to.size);
-                let other = known.genesis.filter(|expected| *expected != proven.genesis);
-                other.map_or(Ok(()), |expected| {
-                    Err(format!("it is of the chain {}: you asked for {expected}", proven.genesis))
-                })
+                for anchor in [&proven.from, &proven.to] {
+                    known.refuse(proven.genesis, anchor).map_or(Ok(()), Err)?;
+                }
+                // How many cosigned is nothing that this file claims; a signature that is none spoils it.
+                for (note, policy) in notes.iter().filter_map(|note| Some((note, known.policy.as_ref()?))) {
+                    match policy.check(note) {
+                        Ok(_) | Err(PolicyError::Quorum { .. }) => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+                Ok(())
             }
             Proven::Checkpoint(checkpoint, note) => {
                 self.kind = Some("checkpoint");
@@ -258,10 +283,9 @@ impl Finding {
                 self.kind = Some("export");
                 self.genesis = Some(proven.genesis);
                 self.size = Some(u64::from(proven.height) + 1);
-                let other = known.genesis.filter(|expected| *expected != proven.genesis);
-                other.map_or(Ok(()), |expected| {
-                    Err(format!("it is the chain {}: you asked for {expected}", proven.genesis))
-                })
+                let (size, root) = proven.tree;
+                let anchor = ProvenAnchor { size, root, block: None, checkpoint: None };
+                known.refuse(proven.genesis, &anchor).map_or(Ok(()), Err)
             }
         }
     }

@@ -36,7 +36,7 @@ pub fn describe(finding: &Finding, known: &Known) -> String {
             describe_anchor(&mut lines, &proven.anchor, finding, known);
         }
         Some(Proven::KeyHistory(proven, _)) => describe_history(&mut lines, proven, finding, known),
-        Some(Proven::Consistency(proven)) => {
+        Some(Proven::Consistency(proven, _)) => {
             lines.add("proven", &format!(
                 "the history of {} blocks begins with that of {} blocks: nothing was changed or taken away in between",
                 proven.to.size, proven.from.size
@@ -128,6 +128,7 @@ fn describe_history(lines: &mut Lines<'_>, proven: &ProvenKeyHistory, finding: &
     }
     match proven.complete_to {
         Some(height) => lines.add("complete", &format!("no sealed one is missing up to block {height}")),
+        None if count > 0 => lines.add("complete", "no sealed one is missing between those that are shown"),
         None => lines.add("complete", "not shown: no transaction of the key is there to prove it"),
     }
     describe_anchor(lines, &proven.anchor, finding, known);
@@ -191,11 +192,14 @@ fn describe_export(lines: &mut Lines<'_>, proven: &ProvenExport) {
     );
 }
 
-/// Returns a text as it may stand on a terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|it| if it.is_control() { it.escape_default().collect() } else { vec![it] })
-        .collect()
+/// Returns a text as it may stand on a terminal: without what moves the cursor, hides characters or turns their order.
+pub fn printable(text: &str) -> String {
+    let is_hidden = |it: char| {
+        let marks = ['\u{61c}', '\u{feff}'];
+        let ranges = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+        it.is_control() || marks.contains(&it) || ranges.iter().any(|range| range.contains(&it))
+    };
+    text.chars().flat_map(|it| if is_hidden(it) { it.escape_unicode().collect() } else { vec![it] }).collect()
 }
 
 fn shorten(payload: &str) -> String {

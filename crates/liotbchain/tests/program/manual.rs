@@ -4,10 +4,11 @@ use std::process::Command;
 
 use crate::running::run;
 
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 21] = [
     "liotbchain-bench.1",
     "liotbchain-chain-export.1",
     "liotbchain-chain-import.1",
+    "liotbchain-chain-prune.1",
     "liotbchain-chain-show.1",
     "liotbchain-chain-validate.1",
     "liotbchain-chain.1",
@@ -24,6 +25,7 @@ const PAGES: [&str; 20] = [
     "liotbchain-receiver.1",
     "liotbchain-sender-check.1",
     "liotbchain-sender.1",
+    "liotbchain-verify.1",
     "liotbchain.1",
 ];
 
