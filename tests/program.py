@@ -41,11 +41,12 @@ def environment(settings):
 
 def run(*arguments, folder, settings=None, patience_s=PATIENCE_S, **options):
     """Runs a command to its end in a folder and returns its exit code and its output."""
+    if "input" not in options:
+        options["stdin"] = subprocess.DEVNULL
     return subprocess.run(
         [BINARY, *map(str, arguments)],
         cwd=folder,
         env=environment({"DATA_DIR": Path(folder) / "data"} | (settings or {})),
-        stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         timeout=patience_s,
