@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::running::run;
 
-const PAGES: [&str; 21] = [
+const PAGES: [&str; 22] = [
     "liotbchain-bench.1",
     "liotbchain-chain-export.1",
     "liotbchain-chain-import.1",
