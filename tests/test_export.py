@@ -167,9 +167,9 @@ def test_verifier_refuses_every_changed_character(real_export, tmp_path):
 
 
 def test_the_steps_of_the_documentation_work(real_export, tmp_path):
-    """Runs the Python in docs/verify-by-hand.md, from top to bottom, on an export of a receiver."""
+    """Runs the Python in docs/verify-by-hand.md for an export, from top to bottom, on an export of a receiver."""
     path, accepted = real_export
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs/verify-by-hand.md").read_text(), re.DOTALL)
+    snippets = snippets_by_hand(0)
     assert len(snippets) >= 5
     write(tmp_path, path.read_bytes())
     script = tmp_path / "by_hand.py"
@@ -177,6 +177,39 @@ def test_the_steps_of_the_documentation_work(real_export, tmp_path):
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"{accepted // 3 * 3 + 1} transactions" in done.stdout
+
+
+def snippets_by_hand(part):
+    """The Python of docs/verify-by-hand.md: that for an export (0) or that for a receipt (1)."""
+    parts = (ROOT / "docs/verify-by-hand.md").read_text().split("\n## A receipt\n")
+    assert len(parts) == 2
+    return re.findall(r"```python\n(.*?)```", parts[part], re.DOTALL)
+
+
+def test_the_steps_of_the_documentation_work_on_a_receipt(tmp_path):
+    """Runs the Python in docs/verify-by-hand.md for a receipt, on one of a receiver."""
+    snippets = snippets_by_hand(1)
+    assert len(snippets) >= 5
+    script = tmp_path / "by_hand.py"
+    script.write_text("\n".join(snippets))
+    by_hand = [sys.executable, script]
+    with Receiver(tmp_path, TRANSACTIONS_PER_BLOCK=3) as receiver:
+        device = keys.new_ed25519()
+        readings = ",".join(device.item(cases.reading()) for _ in range(6))
+        assert receiver.send(f"[{readings}]").status_code == 200
+        blocks = receiver.get("/v1/blocks?include=transactions").json()["blocks"]
+        (tmp_path / "log_key.txt").write_text(receiver.get("/v1/status").json()["log_key"])
+        sealed = [transaction for block in blocks[1:] for transaction in block["transactions"]]
+        assert len(sealed) == 6
+        for transaction in sealed:
+            receipt = receiver.get(f"/v1/transactions/{transaction['id']}/receipt").text
+            (tmp_path / "reading.receipt.json").write_text(receipt)
+            done = subprocess.run(by_hand, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith("block ") and transaction["payload"] in done.stdout
+        # One letter of the text, and no path leads to the root.
+        (tmp_path / "reading.receipt.json").write_text(receipt.replace("distance", "Distance"))
+        assert subprocess.run(by_hand, cwd=tmp_path, capture_output=True, timeout=120).returncode == 1
 
 
 @pytest.fixture(scope="module")

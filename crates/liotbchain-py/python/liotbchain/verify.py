@@ -1,21 +1,23 @@
-"""Checks an exported chain with SHA-256 and a signature library alone.
+"""Checks an exported chain, and receipts and other proof files, with SHA-256 and a signature library alone.
 
-Written from the description of the chain format, importing nothing of this project, so that it is a second
-opinion on what the Rust program says. docs/verify-by-hand.md walks through the same steps. This one file, and the package
-`cryptography` for the signatures, is all that it takes:
+Written from the descriptions in docs/chain-format.md and docs/proofs.md, importing nothing of this project, so that it is
+a second opinion on what the Rust program says. docs/verify-by-hand.md walks through the same steps. This one file, and the
+package `cryptography` for the signatures, is all that it takes:
 
     python3 -m liotbchain.verify chain.ndjson
-    python3 verify.py chain.ndjson
+    python3 verify.py reading.receipt.json --policy policy.txt --genesis HASH --checkpoint kept.txt
 
 It prints what it checked and exits 0, or prints the first fault with its block, transaction and field and
-exits 3. In a program, :func:`verify_export` does the same.
+exits 3. In a program, :func:`verify_export` and :func:`verify_proof` do the same.
 
-It does not check one thing: that the last block is not from the future, which only means something
+Of an export it does not check one thing: that the last block is not from the future, which only means something
 at the moment a block arrives. And it cannot check what is not there: the signatures of pruned transactions, which
 it counts, and whether somebody holds another, longer chain.
 """
 
+import argparse
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -113,17 +115,21 @@ D = -121665 * pow(121666, -1, P) % P
 L = 2**252 + 27742317777372353535851937790883648493
 
 
+def decode_base64(text):
+    """Decodes standard base64 with its padding, written in the one way there is."""
+    decoded = base64.b64decode(text, validate=True)
+    if base64.b64encode(decoded).decode() != text:
+        raise ValueError("not canonical base64")
+    return decoded
+
+
 def decode_pem(pem):
     match = re.fullmatch(
         r"-----BEGIN PUBLIC KEY-----\n((?:[A-Za-z0-9+/]{64}\n)*)([A-Za-z0-9+/=]{0,64}\n)-----END PUBLIC KEY-----\n", pem
     )
     if not match:
         raise ValueError("not a PUBLIC KEY in PEM, in lines of 64 characters")
-    text = (match[1] + match[2]).replace("\n", "")
-    der = base64.b64decode(text, validate=True)
-    if base64.b64encode(der).decode() != text:
-        raise ValueError("not canonical base64")
-    return der
+    return decode_base64((match[1] + match[2]).replace("\n", ""))
 
 
 def load_key(der):
@@ -261,6 +267,32 @@ def unsigned(size, value):
     return value.to_bytes(size, "big")
 
 
+def decode_content(payload, signature, place):
+    """Returns the bytes of a payload and a signature as their JSON strings stand for them."""
+    try:
+        payload = payload.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Fault("payload", "not UTF-8", **place) from None
+    if not 1 <= len(payload) <= PAYLOAD_SIZE_MAX:
+        raise Fault("payload", f"{len(payload)} bytes; allowed are 1 to {PAYLOAD_SIZE_MAX}", **place)
+    try:
+        decoded = decode_base64(signature)
+    # Also where a character is not ASCII.
+    except ValueError as error:
+        raise Fault("signature", f"not base64: {error}", **place) from None
+    if len(decoded) > SIGNATURE_SIZE_MAX:
+        raise Fault("signature", f"{len(decoded)} bytes; allowed are up to {SIGNATURE_SIZE_MAX}", **place)
+    return payload, decoded
+
+
+def content_hash_of(payload, signature):
+    return sha256(unsigned(4, len(payload)) + payload + unsigned(2, len(signature)) + signature)
+
+
+def id_of(key_id, identified_by):
+    return sha256(b"liotbchain/tx/1" + key_id + identified_by)
+
+
 # Rules ---------------------------------------------------------------------------------------------------------
 
 
@@ -281,9 +313,14 @@ class Header:
 
 
 class Verifier:
-    """Reads an export line by line and remembers of the chain only what later blocks are checked against."""
+    """Reads an export line by line and remembers of the chain only what later blocks are checked against.
 
-    def __init__(self):
+    `root_at` is a number of blocks whose root is kept in `kept_root`, to compare it with a checkpoint of that size.
+    """
+
+    def __init__(self, root_at=None):
+        self.root_at = root_at
+        self.kept_root = EMPTY_ROOT if root_at == 0 else None
         self.promised = None  # what the first line says
         self.keys = {}
         self.rules = None  # the genesis payload
@@ -371,6 +408,8 @@ class Verifier:
         self.check_transactions(header, transactions)
 
         self.history.add(header.hash)
+        if self.history.size == self.root_at:
+            self.kept_root = self.history.root()
         self.tip = header.hash
         self.recent_timestamps = (self.recent_timestamps + [header.timestamp_ms])[-11:]
 
@@ -464,10 +503,8 @@ class Verifier:
             shape = {"key_id": str, "sequence": int, "payload": str, "signature": str}
             key_id, sequence, payload, signature = take(transaction, shape, "transaction", **place)
             key_id = unhex(key_id, 32, "key_id", **place)
-            payload, signature = self.decode_content(payload, signature, place)
-            content_hash = sha256(
-                unsigned(4, len(payload)) + payload + unsigned(2, len(signature)) + signature
-            )
+            payload, signature = decode_content(payload, signature, place)
+            content_hash = content_hash_of(payload, signature)
             self.check_signature(height, key_id, payload, signature, place)
             self.check_id(key_id, payload if key_id != ZERO_HASH else content_hash, place)
         expected = self.next_sequence.get(key_id, 0)
@@ -476,24 +513,6 @@ class Verifier:
         self.next_sequence[key_id] = expected + 1
         self.transactions += 1
         return key_id + unsigned(8, sequence) + content_hash
-
-    def decode_content(self, payload, signature, place):
-        try:
-            payload = payload.encode("utf-8")
-        except UnicodeEncodeError:
-            raise Fault("payload", "not UTF-8", **place) from None
-        if not 1 <= len(payload) <= PAYLOAD_SIZE_MAX:
-            raise Fault("payload", f"{len(payload)} bytes; allowed are 1 to {PAYLOAD_SIZE_MAX}", **place)
-        try:
-            decoded = base64.b64decode(signature, validate=True)
-        # Also where a character is not ASCII.
-        except ValueError as error:
-            raise Fault("signature", f"not base64: {error}", **place) from None
-        if base64.b64encode(decoded).decode() != signature:
-            raise Fault("signature", "not canonical base64", **place)
-        if len(decoded) > SIGNATURE_SIZE_MAX:
-            raise Fault("signature", f"{len(decoded)} bytes; allowed are up to {SIGNATURE_SIZE_MAX}", **place)
-        return payload, decoded
 
     def check_signature(self, height, key_id, payload, signature, place):
         if key_id == ZERO_HASH:
@@ -512,7 +531,7 @@ class Verifier:
             raise Fault("signature", why_not, **place)
 
     def check_id(self, key_id, identified_by, place):
-        transaction_id = sha256(b"liotbchain/tx/1" + key_id + identified_by)
+        transaction_id = id_of(key_id, identified_by)
         if transaction_id in self.ids:
             raise Fault("id", f"{transaction_id.hex()} is already on the chain", **place)
         self.ids.add(transaction_id)
@@ -546,25 +565,915 @@ def verify_export(lines):
     return verifier
 
 
-def main(arguments):
-    if len(arguments) != 1:
-        print("usage: python3 -m liotbchain.verify FILE.ndjson", file=sys.stderr)
-        return 2
+# Paths and consistency (RFC 9162 sections 2.1.3.2 and 2.1.4.2, step by step) -------------------------------------
+
+
+def climb(steps, first, last, step):
+    """Goes from a leaf of a tree up to its root, a hash of the path a step.
+
+    `first` is the place of the leaf and `last` that of the last leaf, both of the level that the path begins at. `step` is
+    told the hash, and whether it stands to the left.
+    """
+    for hash_ in steps:
+        if last == 0:
+            raise ValueError("the path has a hash too many")
+        is_left = first & 1 == 1 or first == last
+        step(hash_, is_left)
+        if is_left:
+            while first & 1 == 0 and first != 0:
+                first, last = first >> 1, last >> 1
+        first, last = first >> 1, last >> 1
+    if last != 0:
+        raise ValueError("the path has a hash too few")
+
+
+def check_inclusion(leaf, index, size, path, root):
+    """Raises a ValueError unless the leaf stands at this place of the tree with this size and root."""
+    if index >= size:
+        raise ValueError(f"place {index} is outside of a tree of {size}")
+    reached = [sha256(b"\x00" + leaf)]
+
+    def step(hash_, is_left):
+        reached[0] = node(hash_, reached[0]) if is_left else node(reached[0], hash_)
+
+    climb(path, index, size - 1, step)
+    if reached[0] != root:
+        raise ValueError(f"the path leads to {reached[0].hex()}, not to the root {root.hex()}")
+
+
+def check_consistency(old_size, old_root, new_size, new_root, path):
+    """Raises a ValueError unless the tree of the new size and root begins with the one of the old size and root."""
+    if old_size == 0:
+        # Every tree begins with the empty one, which needs no path.
+        if path or old_root != EMPTY_ROOT:
+            raise ValueError("from no block on there is no path, and the root is that of no block")
+        return
+    if old_size > new_size:
+        raise ValueError(f"{new_size} blocks cannot begin with {old_size}")
+    if old_size == new_size:
+        if path or old_root != new_root:
+            raise ValueError("of one size there is one root, and no path")
+        return
+    if old_size & (old_size - 1) == 0:
+        path = [old_root, *path]
+    if not path:
+        raise ValueError("the path is empty")
+    first, last = old_size - 1, new_size - 1
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    reached = [path[0], path[0]]
+
+    def step(hash_, is_left):
+        if is_left:
+            reached[:] = [node(hash_, old) for old in reached]
+        else:
+            reached[1] = node(reached[1], hash_)
+
+    climb(path[1:], first, last, step)
+    if reached != [old_root, new_root]:
+        raise ValueError("the path does not lead to both roots")
+
+
+# Signed notes, checkpoints (c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature) ------------------------------
+
+NOTE_SIZE_MAX = 128 << 10
+NOTE_SIGNATURES_MAX = 64
+CHECKPOINT_SIZE_MAX = 4096
+KEY_NAME_SIZE_MAX = 255
+LOG, COSIGNER = 1, 4
+# What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
+ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+
+
+def is_key_name(name):
+    return 1 <= len(name.encode("utf-8")) <= KEY_NAME_SIZE_MAX and not any(
+        character == "+" or character.isspace() or unicodedata.category(character) == "Cc" for character in name
+    )
+
+
+class NoteKey:
+    """A named key that verifies notes: `NAME+HASH+BASE64`."""
+
+    def __init__(self, text):
+        name, plus, rest = text.partition("+")
+        key_hash, also_plus, encoded = rest.partition("+")
+        if not plus or not also_plus:
+            raise ValueError("not a verifier key NAME+HASH+BASE64")
+        raw = decode_base64(encoded)
+        if len(raw) != 33 or raw[0] not in (LOG, COSIGNER):
+            raise ValueError("not an Ed25519 key of type 1 (log) or 4 (witness)")
+        if not is_key_name(name):
+            raise ValueError("not the name of a key")
+        self.name, self.kind, self.raw = name, raw[0], raw[1:]
+        self.key = load_key(ED25519_SPKI + self.raw)
+        self.hash = sha256(name.encode("utf-8") + b"\n" + raw)[:4]
+        if key_hash != self.hash.hex():
+            raise ValueError(f"the hash in the verifier key is not {self.hash.hex()}, as its name and key give")
+
+
+class Note:
+    """A text and the signatures under it, each a name, a key's hash and bytes. None is verified yet."""
+
+    def __init__(self, note):
+        if len(note.encode("utf-8")) > NOTE_SIZE_MAX:
+            raise ValueError("a note that is too large")
+        if any(character < " " and character != "\n" for character in note):
+            raise ValueError("a control character in a note")
+        text, gap, signatures = note.rpartition("\n\n")
+        if not gap or not signatures.endswith("\n"):
+            raise ValueError("not a signed note: a text, an empty line, lines of signatures")
+        self.text = text + "\n"
+        self.signatures = [self.read_signature(line) for line in signatures[:-1].split("\n")]
+        if len(self.signatures) > NOTE_SIGNATURES_MAX:
+            raise ValueError("a note with too many signatures")
+
+    @staticmethod
+    def read_signature(line):
+        match = re.fullmatch(r"— ([^ ]+) ([^ ]+)", line)
+        if not match or not is_key_name(match[1]):
+            raise ValueError("not a line of a signature: — NAME BASE64")
+        signature = decode_base64(match[2])
+        if len(signature) < 5:
+            raise ValueError("a signature without bytes")
+        return match[1], signature[:4], signature[4:]
+
+    def signatures_of(self, key):
+        return [signature for name, hash_, signature in self.signatures if (name, hash_) == (key.name, key.hash)]
+
+    def is_signed_by_log(self, key):
+        """Returns whether the log signed; a signature in its name that is not its raises a ValueError."""
+        signatures = self.signatures_of(key)
+        for signature in signatures:
+            if verify(key.key, signature, self.text.encode("utf-8")):
+                raise ValueError(f"the signature in the name of {key.name} is not its own")
+        return bool(signatures)
+
+    def cosigned_at(self, key):
+        """Returns the latest time, in seconds since 1970, at which the witness says it signed; None where it did not."""
+        times = []
+        for signature in self.signatures_of(key):
+            time = int.from_bytes(signature[:8], "big")
+            message = f"cosignature/v1\ntime {time}\n{self.text}".encode("utf-8")
+            if len(signature) != 72 or time >= 1 << 63 or verify(key.key, signature[8:], message):
+                raise ValueError(f"the cosignature in the name of {key.name} is not its own")
+            times.append(time)
+        return max(times, default=None)
+
+
+class Checkpoint:
+    """The text of a note that says how large a log is: origin, size, root, perhaps more lines."""
+
+    def __init__(self, text):
+        origin, *lines = text[:-1].split("\n")
+        if len(text.encode("utf-8")) > CHECKPOINT_SIZE_MAX or len(lines) < 2 or not all([origin, *lines]):
+            raise ValueError("not a checkpoint: lines of origin, size and root, none empty")
+        self.origin = origin
+        self.size = decimal(lines[0])
+        self.root = decode_base64(lines[1])
+        if len(self.root) != 32:
+            raise ValueError("the root of the checkpoint is not 32 bytes in base64")
+
+
+def decimal(text):
+    if not re.fullmatch(r"0|[1-9][0-9]{0,19}", text) or int(text) >= 1 << 64:
+        raise ValueError(f"not a number below 2^64, without leading zeros: {text[:40]!r}")
+    return int(text)
+
+
+def origin_of(genesis):
+    return f"liotbchain/{genesis.hex()}"
+
+
+# Policies (c2sp.org/tlog-policy) ---------------------------------------------------------------------------------
+
+
+class Policy:
+    """Which logs and witnesses to trust, and how many of the witnesses must have cosigned."""
+
+    def __init__(self, text):
+        self.logs, self.witnesses = [], []
+        self.free = {}  # what a name stands for, until a group or the quorum takes it
+        self.quorum = None
+        self.has_quorum = False
+        lines = text.split("\n")
+        if len(text.encode("utf-8")) > 256 << 10 or len(lines) > 1000:
+            raise ValueError("a policy that is too large")
+        for number, line in enumerate(lines, 1):
+            try:
+                self.read_line(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+        if not self.has_quorum:
+            raise ValueError("no line says which quorum is needed")
+
+    def read_line(self, line):
+        if any((character < " " and character != "\t") or character == "\x7f" for character in line):
+            raise ValueError("a control character")
+        words = re.split(r"[ \t]+", line.strip(" \t"))
+        if words == [""] or words[0].startswith("#"):
+            return
+        kind, *rest = words
+        if kind == "log" and len(rest) in (1, 2):
+            self.add_key(self.logs, rest[0], LOG)
+        elif kind == "witness" and len(rest) in (2, 3):
+            self.add_key(self.witnesses, rest[1], COSIGNER)
+            witness = self.witnesses[-1]
+            self.define(rest[0], lambda cosigned: witness in cosigned)
+        elif kind == "group" and len(rest) >= 2:
+            name, threshold, *names = rest
+            needed = {"all": len(names), "any": 1}.get(threshold)
+            needed = decimal(threshold) if needed is None else needed
+            if not 1 <= needed <= len(names):
+                raise ValueError("a number of members that is none, or more than there are")
+            members = [self.take(member) for member in names]
+            self.define(name, lambda cosigned: sum(member(cosigned) for member in members) >= needed)
+        elif kind == "quorum" and len(rest) == 1 and not self.has_quorum:
+            self.quorum = None if rest[0] == "none" else self.take(rest[0])
+            self.has_quorum = True
+        else:
+            raise ValueError("not a line of log, witness, group or quorum, or a second quorum")
+
+    def add_key(self, keys, text, kind):
+        key = NoteKey(text)
+        if key.kind != kind:
+            raise ValueError("a witness's key where a log's belongs, or the other way round")
+        if any(other.raw == key.raw for other in keys):
+            raise ValueError("one key twice")
+        keys.append(key)
+
+    def define(self, name, is_reached):
+        if name == "none" or name in self.free:
+            raise ValueError(f"{name} stands there twice, or is none")
+        self.free[name] = is_reached
+
+    def take(self, name):
+        """Each name counts in one place, so that no witness counts twice."""
+        is_reached = self.free.get(name)
+        if is_reached is None:
+            raise ValueError(f"{name} is not defined above, or was used before")
+        self.free[name] = None
+        return is_reached
+
+    def check(self, note):
+        """Returns whether a log of the policy signed, and each witness that cosigned with its time; or a ValueError."""
+        origin = Checkpoint(note.text).origin
+        logs = [key for key in self.logs if key.name == origin]
+        by_log = any([note.is_signed_by_log(key) for key in logs])
+        if self.logs and not by_log:
+            raise ValueError(f"no log of the policy signed the checkpoint of {origin}")
+        times = {key: note.cosigned_at(key) for key in self.witnesses}
+        cosigned = {key: time for key, time in times.items() if time is not None}
+        if self.quorum and not self.quorum(cosigned):
+            raise ValueError(f"too few witnesses of the policy cosigned: {len(cosigned)}")
+        return by_log, [(key.name, time) for key, time in cosigned.items()]
+
+
+# Reading proof files ---------------------------------------------------------------------------------------------
+
+PROOF_SIZE_MAX = 64 << 20
+TLOG_PROOF = "c2sp.org/tlog-proof@v1"
+
+
+def read_object(value, where, required, optional=()):
+    """Returns the values of an object with exactly these keys, each as its reader reads it; None for one that is missing."""
+    if type(value) is not dict:
+        raise Fault(where, "not an object")
+    optional = dict(optional)
+    for name in required.keys() - value.keys():
+        raise Fault(f"{where}.{name}", "is missing")
+    readers = {**required, **optional}
+    for name in value.keys() - readers.keys():
+        raise Fault(where, f"the key {name!r} is unknown")
+    return {
+        name: read(value[name], f"{where}.{name}") if name in value else None for name, read in readers.items()
+    }
+
+
+def number_of(bits):
+    def read(value, where):
+        if type(value) is not int or not 0 <= value < 1 << bits:
+            raise Fault(where, f"not a whole number from 0, below 2^{bits}")
+        return value
+
+    return read
+
+
+def list_of(read):
+    def read_list(value, where):
+        if type(value) is not list:
+            raise Fault(where, "not a list")
+        return [read(item, f"{where}[{place}]") for place, item in enumerate(value)]
+
+    return read_list
+
+
+def text_as(decode):
+    """Reads a string by a function that raises a ValueError where the string is not what it should be."""
+
+    def read(value, where):
+        if type(value) is not str:
+            raise Fault(where, "not a string")
+        try:
+            return decode(value)
+        except Fault:
+            raise
+        # Also where a string stands for a lone surrogate, which has no UTF-8.
+        except ValueError as error:
+            raise Fault(where, str(error)) from None
+
+    return read
+
+
+def decode_path_hash(text):
+    decoded = decode_base64(text)
+    if len(decoded) != 32:
+        raise ValueError(f"{len(decoded)} bytes, expected 32")
+    return decoded
+
+
+def decode_public_key(pem):
+    der = decode_pem(pem)
+    return sha256(der), load_key(der)
+
+
+def read_hash(value, where):
+    return text_as(lambda text: unhex(text, 32, where))(value, where)
+
+
+def read_header(value, where):
+    header = Header(text_as(lambda text: unhex(text, HEADER_SIZE, where))(value, where))
+    if header.version != VERSION:
+        raise Fault(where, f"version {header.version}, known is {VERSION}")
+    return header
+
+
+def read_word(word):
+    def read(value, where):
+        if type(value) is not type(word) or value != word:
+            raise Fault(where, f"expected {word!r}")
+
+    return read
+
+
+def read_true(value, where):
+    if value is not True:
+        raise Fault(where, "is said only where it is true")
+
+
+read_path = list_of(text_as(decode_path_hash))
+read_text = text_as(lambda text: text.encode("utf-8").decode("utf-8"))
+read_note = text_as(Note)
+read_public_key = text_as(decode_public_key)
+
+
+def read_transaction(value, where):
+    shape = {"key_id": read_hash, "sequence": number_of(64)}
+    if type(value) is dict and "pruned" in value:
+        shape.update(content_hash=read_hash, pruned=read_true)
+    else:
+        shape.update(payload=read_text, signature=read_text)
+    return read_object(value, where, shape)
+
+
+def read_entry(value, where):
+    shape = {"position": number_of(32), "path": read_path, "transaction": read_transaction}
+    return read_object(value, where, shape)
+
+
+def read_block(value, where):
+    shape = {"header": read_header, "transactions": number_of(32), "entries": list_of(read_entry)}
+    return read_object(value, where, shape, {"history_path": read_path})
+
+
+def read_anchor(value, where):
+    shape = {"size": number_of(64), "genesis_path": read_path}
+    return read_object(value, where, shape, {"header": read_header, "checkpoint": read_note})
+
+
+def read_proof(record):
+    """Reads a proof file's JSON, of whichever kind it is."""
+    kind = record.get("type")
+    shapes = {
+        "receipt": ({"block": read_block, "anchor": read_anchor}, {"public_key": read_public_key}),
+        "block": ({"block": read_block, "anchor": read_anchor}, {}),
+        "key_history": (
+            {
+                "key_id": read_hash,
+                "from": number_of(32),
+                "to": number_of(32),
+                "blocks": list_of(read_block),
+                "anchor": read_anchor,
+            },
+            {"public_key": read_public_key},
+        ),
+        "consistency": ({"from": read_anchor, "to": read_anchor, "path": read_path}, {"header_path": read_path}),
+    }
+    if type(kind) is not str or kind not in shapes:
+        raise Fault("type", f"{str(kind)[:40]!r} is no kind of proof file")
+    required, optional = shapes[kind]
+    common = {"type": read_word(kind), "version": read_word(VERSION), "genesis": read_hash}
+    return kind, read_object(record, kind, {**common, **required}, optional)
+
+
+def parse_json(text):
     try:
-        verifier = verify_export(arguments[0])
-    except Fault as fault:
-        print(f"invalid: {fault}")
-        return 3
-    except OSError as error:
-        print(f"cannot read the export: {error}", file=sys.stderr)
-        return 1
-    print(
+        value = json.loads(text, object_pairs_hook=strict_object, parse_int=strict_integer)
+    except (ValueError, RecursionError) as error:
+        raise Fault("file", f"not JSON: {error}") from None
+    if type(value) is not dict:
+        raise Fault("file", "not a JSON object")
+    return value
+
+
+def parse_tlog_proof(text):
+    """Reads a c2sp.org/tlog-proof whose `extra` is a receipt, and returns the receipt as one JSON object."""
+    head, gap, checkpoint = text.partition("\n\n")
+    first, *lines = head.split("\n")
+    if not gap or first != TLOG_PROOF:
+        raise Fault("line 1", f"not {TLOG_PROOF}, or no empty line behind the path")
+    if len(lines) < 2 or not lines[0].startswith("extra ") or not lines[1].startswith("index "):
+        raise Fault("line 2", "expected lines of extra and index")
+    try:
+        extra = decode_base64(lines[0][len("extra ") :]).decode("utf-8")
+        index = decimal(lines[1][len("index ") :])
+        for line in lines[2:]:
+            decode_path_hash(line)
+    except ValueError as error:
+        raise Fault("tlog-proof", str(error)) from None
+    if len(lines) > 2 + 64:
+        raise Fault("tlog-proof", "more than 64 hashes")
+    record = parse_json(extra)
+    kind, receipt = read_proof(record)
+    if kind != "receipt" or receipt["block"]["history_path"] is not None or receipt["anchor"]["checkpoint"] is not None:
+        raise Fault("extra", "expected a receipt without history_path and checkpoint")
+    if receipt["block"]["header"].height != index:
+        raise Fault("index", f"{index}, the block's height is {receipt['block']['header'].height}")
+    record["block"]["history_path"] = lines[2:]
+    record["anchor"]["checkpoint"] = checkpoint
+    return record
+
+
+# What proof files prove ------------------------------------------------------------------------------------------
+
+
+class AnchoredTree:
+    """What an anchor names: so many blocks, their root, and what holds it."""
+
+    is_below_block = False  # whether a block of the proof is not in the tree, but the one right above it
+
+    def __init__(self, anchor, genesis):
+        self.size, self.header, self.note = anchor["size"], anchor["header"], anchor["checkpoint"]
+        roots = []
+        if self.header:
+            check_work(self.header)
+            if self.header.height != self.size:
+                raise Fault("anchor.header", f"height {self.header.height}, the history has {self.size} blocks")
+            roots.append(self.header.history_root)
+        if self.note:
+            checkpoint = checkpoint_of(self.note)
+            if (checkpoint.origin, checkpoint.size) != (origin_of(genesis), self.size):
+                raise Fault("anchor.checkpoint", "of another chain, or of another number of blocks")
+            roots.append(checkpoint.root)
+        if not roots:
+            raise Fault("anchor", "neither a header nor a checkpoint")
+        if roots[0] != roots[-1]:
+            raise Fault("anchor", "header and checkpoint name different roots")
+        self.root = roots[0]
+        if self.size == 0:
+            # Nothing is in the tree; that it is this chain's beginning only its first header shows.
+            if anchor["genesis_path"] or not self.header or self.header.hash != genesis:
+                raise Fault("anchor", "no block, and not the genesis block above it")
+        else:
+            self.check_block(genesis, 0, anchor["genesis_path"], "genesis")
+
+    def check_block(self, block_hash, height, path, where):
+        try:
+            check_inclusion(block_hash, height, self.size, path, self.root)
+        except ValueError as error:
+            raise Fault(where, f"not in the history that the proof ends in: {error}", block=height) from None
+
+
+def checkpoint_of(note):
+    try:
+        return Checkpoint(note.text)
+    except ValueError as error:
+        raise Fault("checkpoint", str(error)) from None
+
+
+def check_work(header):
+    """Checks a header's work as far as it shows by itself: which difficulty the chain asks for, it does not."""
+    if header.height == 0:
+        return
+    if header.bits not in [bits_of(difficulty) for difficulty in range(DIFFICULTY_MAX + 1)]:
+        raise Fault("bits", f"{header.bits:#010x} is no target that a chain may have", block=header.height)
+    if int.from_bytes(header.hash, "big") > target_of(header.bits):
+        raise Fault("hash", "above the target: no proof of work", block=header.height)
+
+
+def check_block_in(tree, block, public_key):
+    """Checks that a block is in a tree, and its shown transactions in it with good signatures. Returns their ids."""
+    header = block["header"]
+    check_work(header)
+    if block["history_path"] is not None:
+        tree.check_block(header.hash, header.height, block["history_path"], "history_path")
+    # Without a path the block is the one above the tree. No checkpoint of the tree says anything about it.
+    elif tree.note or not tree.header or tree.header.hash != header.hash:
+        raise Fault("history_path", "is missing, and the proof does not end in this block's own header", block=header.height)
+    else:
+        tree.is_below_block = True
+    return [check_entry(header, block["transactions"], entry, public_key) for entry in block["entries"]]
+
+
+def check_entry(header, size, entry, public_key):
+    place = {"block": header.height, "transaction": entry["position"]}
+    transaction = entry["transaction"]
+    key_id = transaction["key_id"]
+    if public_key and public_key[0] != key_id:
+        raise Fault("public_key", "it is not the key of the transaction", **place)
+    transaction_id = None
+    if "pruned" in transaction:
+        content_hash = transaction["content_hash"]
+    else:
+        payload, signature = decode_content(transaction["payload"], transaction["signature"], place)
+        content_hash = content_hash_of(payload, signature)
+        if key_id == ZERO_HASH:
+            size_expected = 0 if header.height == 0 else 16
+            why_not = None if len(signature) == size_expected else f"{len(signature)} bytes where nobody signed"
+        elif not public_key:
+            raise Fault("public_key", "is missing", **place)
+        else:
+            why_not = verify(public_key[1], signature, payload)
+        if why_not:
+            raise Fault("signature", why_not, **place)
+        transaction_id = id_of(key_id, content_hash if key_id == ZERO_HASH else payload)
+    leaf = key_id + unsigned(8, transaction["sequence"]) + content_hash
+    try:
+        check_inclusion(leaf, entry["position"], size, entry["path"], header.transactions_root)
+    except ValueError as error:
+        raise Fault("path", f"not in its block: {error}", **place) from None
+    return transaction_id
+
+
+class Proof:
+    """What a proof file proved, once it was checked without a fault.
+
+    `kind` is receipt, block, key_history, consistency or checkpoint; `lines` say in words what is proven. `tree` is what the
+    proof ends in: its `size`, `root`, `header` and `note`.
+    """
+
+    def __init__(self, kind, genesis, tree, lines, earlier=None, transaction=None):
+        self.kind, self.genesis, self.tree, self.lines = kind, genesis, tree, lines
+        self.earlier = earlier  # of a consistency file: the tree that it goes on from
+        self.transaction = transaction
+        self.by_log, self.cosigned = False, []
+
+
+def prove_receipt(record):
+    tree = AnchoredTree(record["anchor"], record["genesis"])
+    block = record["block"]
+    if len(block["entries"]) != 1:
+        raise Fault("entries", f"{len(block['entries'])} transactions, a receipt shows 1")
+    [transaction_id] = check_block_in(tree, block, record["public_key"])
+    transaction = block["entries"][0]["transaction"]
+    lines = [place_of(block["header"])]
+    if transaction["key_id"] == ZERO_HASH:
+        lines.append("signed by nobody")
+    elif transaction_id is None:
+        lines.append(f"of key {transaction['key_id'].hex()}, as the block says: the signature was pruned")
+    else:
+        lines.append(f"signed by key {transaction['key_id'].hex()}: whose key that is, the file does not say")
+    if transaction_id is not None:
+        lines.append(f"transaction {transaction_id.hex()}: {transaction['payload'][:400]}")
+    return Proof("receipt", record["genesis"], tree, lines, transaction=transaction_id)
+
+
+def prove_block(record):
+    tree = AnchoredTree(record["anchor"], record["genesis"])
+    if record["block"]["entries"]:
+        raise Fault("entries", "the proof of a block shows no transactions")
+    check_block_in(tree, record["block"], None)
+    return Proof("block", record["genesis"], tree, [place_of(record["block"]["header"])])
+
+
+def prove_key_history(record):
+    tree = AnchoredTree(record["anchor"], record["genesis"])
+    key_id, first, last = record["key_id"], record["from"], record["to"]
+    if first > last:
+        raise Fault("from", f"{first}, above to, which is {last}")
+    if record["public_key"] and record["public_key"][0] != key_id:
+        raise Fault("public_key", "it is not the key of the history")
+    heights = [block["header"].height for block in record["blocks"]]
+    if heights != sorted(set(heights)):
+        raise Fault("blocks", "not in the order of their heights, or one twice")
+    shown = []
+    for block, height in zip(record["blocks"], heights):
+        ids = check_block_in(tree, block, record["public_key"])
+        positions = [entry["position"] for entry in block["entries"]]
+        if not positions or positions != sorted(set(positions)):
+            raise Fault("entries", "none, not in the order of their positions, or one twice", block=height)
+        for entry, id_ in zip(block["entries"], ids):
+            if entry["transaction"]["key_id"] != key_id:
+                raise Fault("key_id", "of another key", block=height, transaction=entry["position"])
+            shown.append((height, entry["transaction"]["sequence"], id_))
+    numbers = [number for _, number, _ in shown]
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else []):
+        raise Fault("sequence", "a number of the key is missing, or one stands there twice")
+    if numbers and numbers[0] != 0 and shown[0][0] >= first:
+        raise Fault("sequence", f"the first shown is {numbers[0]}, and none below block {first} proves what came before")
+    before = [it for it in shown if it[0] < first]
+    behind = [it for it in shown if it[0] > last]
+    inside = [it for it in shown if first <= it[0] <= last]
+    if len(before) > 1 or len(behind) > 1:
+        raise Fault("blocks", "more than one transaction before or behind the part that was asked for")
+    lines = [f"{len(inside)} transactions of key {key_id.hex()} from block {first} to {last}"]
+    if inside:
+        lines[0] += f", numbers {inside[0][1]} to {inside[-1][1]}"
+        pruned = sum(id_ is None for _, _, id_ in inside)
+        lines[0] += f", {pruned} of them pruned" if pruned else ""
+    if behind:
+        lines.append("none of the key that was sealed there is missing: the next one stands above")
+    elif inside:
+        lines.append(f"none before these is missing; whether one follows, in block {inside[-1][0]} or above, is not proven")
+    else:
+        lines.append("that there is no more is not proven: nothing of the key stands above")
+    lines.append("not proven: that no number was given twice, which only who checks every block sees")
+    return Proof("key_history", record["genesis"], tree, lines)
+
+
+def prove_consistency(record):
+    old, new = AnchoredTree(record["from"], record["genesis"]), AnchoredTree(record["to"], record["genesis"])
+    try:
+        check_consistency(old.size, old.root, new.size, new.root, record["path"])
+    except ValueError as error:
+        raise Fault("path", str(error)) from None
+    if record["header_path"] is not None:
+        if not old.header:
+            raise Fault("header_path", "the header that it belongs to is missing")
+        new.check_block(old.header.hash, old.size, record["header_path"], "header_path")
+    lines = [f"the history of {new.size} blocks begins with that of {old.size} blocks, root {old.root.hex()}"]
+    lines.append("not proven: that either is the one shown to others; no signature in this file was looked at")
+    return Proof("consistency", record["genesis"], new, lines, earlier=old)
+
+
+class ClaimedTree:
+    """What a checkpoint alone names."""
+
+    is_below_block = False
+
+    def __init__(self, note, checkpoint):
+        self.size, self.root, self.header, self.note = checkpoint.size, checkpoint.root, None, note
+
+
+def prove_checkpoint(note):
+    checkpoint = checkpoint_of(note)
+    match = re.fullmatch(r"liotbchain/([0-9a-f]{64})", checkpoint.origin)
+    lines = [f"{checkpoint.origin} has {checkpoint.size} blocks, if who signed it is to be believed"]
+    genesis = bytes.fromhex(match[1]) if match else None
+    return Proof("checkpoint", genesis, ClaimedTree(note, checkpoint), lines)
+
+
+def place_of(header):
+    time = time_of(header.timestamp_ms / 1000)
+    return f"in block {header.height}, hash {header.hash.hex()}, made at {time}, as its maker says"
+
+
+def time_of(seconds):
+    try:
+        time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s after 1970"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def verify_proof(data):
+    """Checks a proof file by itself: a path, or its bytes.
+
+    Whom its checkpoint is signed by, and whether it is of the chain that you mean, :meth:`Known.check` compares with what
+    you know.
+
+    Returns:
+        Proof: what it proves.
+
+    Raises:
+        Fault: the first thing that is wrong.
+        OSError: the file cannot be read.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        with open(data, "rb") as file:
+            data = file.read(PROOF_SIZE_MAX + 1)
+    if len(data) > PROOF_SIZE_MAX:
+        raise Fault("file", "larger than any proof")
+    try:
+        text = data.decode("utf-8")
+    except ValueError:
+        raise Fault("file", "not UTF-8") from None
+    if text.startswith(TLOG_PROOF):
+        record = parse_tlog_proof(text)
+    elif text.lstrip().startswith("{"):
+        record = parse_json(text)
+    else:
+        return prove_checkpoint(text_as(Note)(text, "neither a proof file nor a checkpoint"))
+    kind, record = read_proof(record)
+    prove = {
+        "receipt": prove_receipt,
+        "block": prove_block,
+        "key_history": prove_key_history,
+        "consistency": prove_consistency,
+    }
+    return prove[kind](record)
+
+
+class Known:
+    """What you know from elsewhere: which chain it should be, whom to trust, and a checkpoint that you kept."""
+
+    def __init__(self, genesis=None, policy=None, checkpoint=None):
+        self.genesis, self.policy, self.checkpoint = genesis, policy, checkpoint
+        self.links = []
+
+    def add_link(self, proof):
+        """Takes a consistency file into account when other files are compared with the checkpoint."""
+        ends = (proof.earlier, proof.tree)
+        self.links.append(tuple((tree.size, tree.root) for tree in ends))
+
+    def check(self, proof):
+        """Raises a Fault where a proof contradicts what is known, or does not reach it."""
+        if self.genesis and proof.genesis != self.genesis:
+            raise Fault("genesis", f"it is not of the chain {self.genesis.hex()}, which you asked for")
+        # A link between two histories: its ends are compared with the checkpoints of the other files.
+        if proof.kind == "consistency":
+            return
+        if self.checkpoint:
+            self.check_history(proof.genesis, proof.tree)
+        if self.policy:
+            if not proof.tree.note:
+                raise Fault("anchor", "it ends in a header alone, which nobody signed: the policy asks for a checkpoint")
+            try:
+                proof.by_log, proof.cosigned = self.policy.check(proof.tree.note)
+            except ValueError as error:
+                raise Fault("checkpoint", str(error)) from None
+
+    def check_history(self, genesis, tree):
+        kept = self.checkpoint
+        if genesis is None or kept.origin != origin_of(genesis):
+            raise Fault("checkpoint", "your checkpoint is of another chain")
+        if tree.is_below_block:
+            raise Fault("anchor", "its block stands above the history that it ends in: get a newer proof of it")
+        ours, theirs = (kept.size, kept.root), (tree.size, tree.root)
+        if ours[0] == theirs[0] and ours != theirs:
+            raise Fault("root", f"A FORK: two histories of {ours[0]} blocks were shown, this one and your checkpoint's")
+        if ours != theirs and not self.leads(ours, theirs) and not self.leads(theirs, ours):
+            small, large = sorted([ours[0], theirs[0]])
+            hint = f"get /v1/proofs/consistency?from={small}&to={large} and give it as another file"
+            raise Fault("anchor", f"nothing proves that its history and that of your checkpoint are one: {hint}")
+
+    def leads(self, start, end):
+        reached = [start]
+        for here in reached:
+            reached += [new for old, new in self.links if old == here and new not in reached]
+        return end in reached
+
+    def check_export(self, verifier):
+        if self.genesis and verifier.promised[0] != self.genesis:
+            raise Fault("genesis", f"it is not the chain {self.genesis.hex()}, which you asked for")
+        if self.checkpoint:
+            if self.checkpoint.origin != origin_of(verifier.promised[0]):
+                raise Fault("checkpoint", "your checkpoint is of another chain")
+            if verifier.kept_root is None:
+                raise Fault("export", f"it is older than your checkpoint, which has {self.checkpoint.size} blocks")
+            if verifier.kept_root != self.checkpoint.root:
+                raise Fault("root", f"A FORK: its first {self.checkpoint.size} blocks are not those of your checkpoint")
+
+
+# The command -----------------------------------------------------------------------------------------------------
+
+
+def is_export(path):
+    """Whether a file begins as an export does, or is the export of nothing at all."""
+    with open(path, "rb") as file:
+        first = file.readline()
+        try:
+            # The proof of a block is of type block too, and has an anchor.
+            record = read_line(1, first)
+            return record.get("type") in ("chain", "key", "end") or record.keys() >= {"hash", "transactions"}
+        except Fault:
+            # An export in which the first line is at fault goes on with others.
+            return not first or file.readline().startswith(b'{"')
+
+
+def verify_file(path, known):
+    """Checks an export or a proof file by itself."""
+    if is_export(path):
+        verifier = Verifier(known.checkpoint.size if known.checkpoint else None)
+        with open(path, "rb") as lines:
+            verifier.read(lines)
+        return verifier
+    return verify_proof(path)
+
+
+def describe_export(verifier):
+    lines = [
         f"valid: {verifier.history.size} blocks, {verifier.transactions} transactions, tip {verifier.tip.hex()}, "
         f"network {verifier.rules['network']!r}, {len(verifier.keys)} keys"
-    )
+    ]
     if verifier.pruned:
-        print(f"{verifier.pruned} transactions are pruned: their signatures and duplicates could not be checked")
-    return 0
+        lines.append(f"{verifier.pruned} transactions are pruned: their signatures and duplicates could not be checked")
+    return lines
+
+
+def describe_proof(proof, known):
+    kind = proof.kind.replace("_", " ")
+    lines = [f"valid: {kind} of chain {proof.genesis.hex()}" if proof.genesis else f"valid: {kind} of another log"]
+    lines += [f"  {line}" for line in proof.lines]
+    if proof.kind == "consistency":
+        return lines
+    lines.append(f"  ends in the history of {proof.tree.size} blocks, root {proof.tree.root.hex()}")
+    if proof.by_log:
+        lines.append("  signed by the log that the policy names")
+    for name, seconds in proof.cosigned:
+        lines.append(f"  cosigned by {name} at {time_of(seconds)}: it stood there no later than that")
+    if proof.tree.note and not known.policy:
+        lines.append("  no signature under the checkpoint was looked at: --policy FILE names the keys to ask for")
+    if not proof.cosigned:
+        lines.append("  not proven: that others were shown the same history, for no witness vouches for it")
+    return lines
+
+
+def printable(line):
+    return "".join(it if it.isprintable() else it.encode("unicode_escape", "replace").decode() for it in line)
+
+
+def read_known(options):
+    """Reads what the options name. A ValueError says what is wrong with it."""
+
+    def read(path, kind):
+        with open(path, "rb") as file:
+            text = file.read(PROOF_SIZE_MAX)
+        try:
+            return kind(text.decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    known = Known(genesis=options.genesis, policy=options.policy and read(options.policy, Policy))
+    if options.checkpoint:
+        note = read(options.checkpoint, Note)
+        try:
+            if known.policy:
+                known.policy.check(note)
+            known.checkpoint = Checkpoint(note.text)
+        except ValueError as error:
+            raise ValueError(f"{options.checkpoint}: {error}") from None
+    return known
+
+
+def hash_option(text):
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError("expected 64 hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python3 -m liotbchain.verify", description="Checks exports, receipts, proofs and checkpoints, alone."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--genesis", type=hash_option, metavar="HASH", help="the chain that all must be of")
+    parser.add_argument("--policy", metavar="FILE", help="whose signatures are asked for (c2sp.org/tlog-policy)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint you kept: all must be of the same history")
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return stop.code
+    results = []
+    try:
+        known = read_known(options)
+        for path in options.files:
+            try:
+                results.append((path, verify_file(path, known)))
+            except Fault as fault:
+                results.append((path, fault))
+    except (OSError, ValueError) as error:
+        print(f"cannot be read: {error}", file=sys.stderr)
+        return 1
+    # First, since another file may rest on them.
+    for _, result in results:
+        if isinstance(result, Proof) and result.kind == "consistency":
+            known.add_link(result)
+    code = 0
+    for path, result in results:
+        try:
+            if isinstance(result, Fault):
+                raise result
+            if isinstance(result, Verifier):
+                known.check_export(result)
+                lines = describe_export(result)
+            else:
+                known.check(result)
+                lines = describe_proof(result, known)
+        except Fault as fault:
+            code, lines = 3, [f"invalid: {fault}"]
+        name = f"{path}: " if len(results) > 1 else ""
+        print("\n".join(printable(line) for line in [name + lines[0], *lines[1:]]))
+    return code
 
 
 if __name__ == "__main__":
