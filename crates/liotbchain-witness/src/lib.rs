@@ -156,7 +156,10 @@ impl Witness {
     /// [`WitnessError`].
     pub async fn open(config: &WitnessConfig) -> Result<Self, WitnessError> {
         let data_dir = &config.data_dir;
-        let policy = read_policy(&config.policy)?;
+        let mut logs = read_logs(read_policy(&config.policy)?)?;
+        if config.validate {
+            logs.iter().try_for_each(|log| genesis_of(log).map(|_| ()))?;
+        }
         let (key_file, state_file) = (data_dir.join(KEY_FILE), data_dir.join(STATE_FILE));
         if key_file.exists() && !state_file.exists() {
             let [key, state] = [key_file, state_file].map(|path| path.display().to_string());
@@ -171,7 +174,11 @@ impl Witness {
         let folder = data_dir.join(EVIDENCE_FOLDER);
         let path = folder.display().to_string();
         let folder = Folder::open(&folder).map_err(|error| WitnessError::Folder { path, error })?;
-        let logs = open_logs(config, policy).await?;
+        if config.validate {
+            for log in &mut logs {
+                log.copy = Some(open_copy(data_dir, log).await?);
+            }
+        }
         let witness = Self::new(key, note_key, logs, state, folder);
         witness.complete_files().await;
         Ok(witness)
@@ -200,7 +207,7 @@ fn read_policy(path: &Path) -> Result<Policy, WitnessError> {
 }
 
 /// Puts the lines of one origin together: a log may have several keys.
-async fn open_logs(config: &WitnessConfig, policy: Policy) -> Result<Vec<Log>, WitnessError> {
+fn read_logs(policy: Policy) -> Result<Vec<Log>, WitnessError> {
     let mut logs: Vec<Log> = Vec::new();
     for party in policy.logs {
         let origin = party.name;
@@ -213,11 +220,6 @@ async fn open_logs(config: &WitnessConfig, policy: Policy) -> Result<Vec<Log>, W
             None => logs.push(Log { origin, keys: vec![party.key], remote, copy: None }),
         }
     }
-    if config.validate {
-        for log in &mut logs {
-            log.copy = Some(open_copy(config, log).await?);
-        }
-    }
     Ok(logs)
 }
 
@@ -227,13 +229,19 @@ fn parse_url(origin: &str, url: &str) -> Result<Url, WitnessError> {
     parsed.ok_or_else(|| WitnessError::Address { origin: origin.to_owned(), url: url.to_owned() })
 }
 
-async fn open_copy(config: &WitnessConfig, log: &Log) -> Result<Copy, WitnessError> {
+/// Returns which chain a log is of, and where its blocks are.
+fn genesis_of(log: &Log) -> Result<(BlockHash, Remote), WitnessError> {
     let origin = &log.origin;
     let genesis = origin.strip_prefix("liotbchain/").and_then(|hash| hash.parse::<BlockHash>().ok());
     // A hash can be written in capitals too, an origin cannot.
     let genesis = genesis.filter(|genesis| origin_of(*genesis) == *origin).zip(log.remote.clone());
-    let (genesis, remote) = genesis.ok_or_else(|| WitnessError::NotCheckable(origin.clone()))?;
-    let path = config.data_dir.join(format!("witness-{genesis}.db"));
+    genesis.ok_or_else(|| WitnessError::NotCheckable(origin.clone()))
+}
+
+async fn open_copy(data_dir: &Path, log: &Log) -> Result<Copy, WitnessError> {
+    let origin = &log.origin;
+    let (genesis, remote) = genesis_of(log)?;
+    let path = data_dir.join(format!("witness-{genesis}.db"));
     let opened = SqliteStore::open(&path, &OpenOptions::default()).await;
     let store = opened.map_err(|error| WitnessError::Copy { origin: origin.clone(), error })?;
     let store: Arc<dyn Store> = Arc::new(store);

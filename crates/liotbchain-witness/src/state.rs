@@ -286,18 +286,18 @@ fn conflict(
 
 fn file(transaction: &Transaction<'_>, evidence: &Evidence, now_s: u64) -> Result<Option<Filed>, StateError> {
     let Evidence { origin, kind, digest, reason, json } = evidence;
-    let kept: u64 = transaction
-        .prepare_cached("SELECT count(*) FROM evidence WHERE origin = ?1 AND kind = ?2")?
-        .query_row((origin, kind.name()), |row| row.get(0))?;
-    if *kind == EvidenceKind::Fork && kept >= evidence::FORKS_MAX {
+    let count =
+        "SELECT count(*) FILTER (WHERE origin = ?1 AND kind = ?2), count(*) FILTER (WHERE digest = ?3)
+                 FROM evidence";
+    let (kept, same): (u64, u64) = transaction
+        .prepare_cached(count)?
+        .query_row(params![origin, kind.name(), digest], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if same > 0 || (*kind == EvidenceKind::Fork && kept >= evidence::FORKS_MAX) {
         return Ok(None);
     }
     let insert = "INSERT INTO evidence (origin, kind, digest, kept_s, reason, json)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (digest) DO NOTHING";
-    let row = params![origin, kind.name(), digest, now_s, reason, json];
-    if transaction.prepare_cached(insert)?.execute(row)? == 0 {
-        return Ok(None);
-    }
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    transaction.prepare_cached(insert)?.execute(params![origin, kind.name(), digest, now_s, reason, json])?;
     let number = transaction.last_insert_rowid().cast_unsigned();
     let mut filed = Filed {
         number,
