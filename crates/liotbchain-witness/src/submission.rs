@@ -229,7 +229,8 @@ mod tests {
         };
         let decide =
             |known, old, proof: &[[u8; 32]], size, root| submission(old, proof, size, root).decide(known);
-        let known = Some(Known { size: 1, root: Root(one) });
+        let last = Known { size: 1, root: Root(one) };
+        let known = Some(last);
         let length = |got, expected| Decision::BadProof(ProofError::Length { got, expected });
 
         assert_eq!(decide(None, 0, &[], 2, two), Decision::Advance);
@@ -253,8 +254,8 @@ mod tests {
         assert_eq!(decide(known, 2, &[], 1, Root(one)), Decision::Backwards);
         assert_eq!(decide(known, 1, &[], 0, empty), Decision::Backwards);
 
-        assert!(submission(0, &[], 1, two).forks_from(known.unwrap()));
-        assert!(!submission(0, &[], 1, Root(one)).forks_from(known.unwrap()));
-        assert!(!submission(1, &[], 2, two).forks_from(known.unwrap()));
+        assert!(submission(0, &[], 1, two).forks_from(last));
+        assert!(!submission(0, &[], 1, Root(one)).forks_from(last));
+        assert!(!submission(1, &[], 2, two).forks_from(last));
     }
 }

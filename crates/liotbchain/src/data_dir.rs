@@ -173,7 +173,7 @@ mod tests {
         DataDir::take(&path).unwrap().holder().unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        assert_eq!((mode(&path.join(kind.file)), mode(&path.join(HOLDER_FILE))), (0o600, 0o600));
+        assert_eq!((mode(&path.join(RECEIVER_LOCK.file)), mode(&path.join(HOLDER_FILE))), (0o600, 0o600));
     }
 
     #[test]
