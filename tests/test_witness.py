@@ -5,8 +5,10 @@ import json
 import os
 import random
 import re
+import signal
 import sqlite3
 import stat
+import subprocess
 import threading
 import time
 
@@ -16,6 +18,7 @@ from aics_tlog import MerkleTree, parse_note, parse_vkey, verify_checkpoint
 from aics_witness.feeder import BadWitnessResponse, WitnessClient, WitnessRejected, merge_cosignatures
 
 import raw_http
+import strace
 from program import PATIENCE_S, Program, Receiver, Server, run, wait_until
 from transparency_log import Key, Log, b64, body, consistency, root_of, verify_cosignature
 
@@ -36,6 +39,10 @@ class Witness(Server):
     @property
     def data_dir(self):
         return self.folder / "data"
+
+    @property
+    def name_of_key(self):
+        return self.vkey.split("+")[0]
 
     def __enter__(self):
         super().__enter__()
@@ -292,6 +299,57 @@ def test_a_clock_that_was_put_back_makes_no_earlier_statement(witness, log):
     witness.ready()
     assert witness.cosigns(log, 5, 5) == later
     assert witness.cosigns(log, 5, 8) == later
+
+
+class Traced:
+    """Watches all threads of a witness, those too that it starts meanwhile."""
+
+    def __init__(self, witness, *options):
+        self.log_path = witness.folder / "strace"
+        self.command = ["strace", "-f", "-y", "-s", "64", "-o", self.log_path, "-p", str(witness.process.pid), *options]
+
+    def __enter__(self):
+        try:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError:
+            raise AssertionError(strace.NOT_FOUND) from None
+        told = self.process.stderr.readline()
+        assert "attached" in told, f"{told}{strace.NOT_PERMITTED}"
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=PATIENCE_S)
+
+    def lines(self):
+        return self.log_path.read_text(errors="replace").splitlines()
+
+
+def test_what_is_cosigned_is_on_the_disk_before_the_answer_leaves(witness, log):
+    witness.cosigns(log, 0, 3)
+    with Traced(witness, "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg") as traced:
+        witness.cosigns(log, 3, 5)
+    lines = traced.lines()
+    synced = [place for place, line in enumerate(lines) if "sync(" in line and "witness.db-wal" in line]
+    answered = [place for place, line in enumerate(lines) if "HTTP/1.1 200" in line]
+    assert len(synced) == 1 and len(answered) == 1 and synced[0] < answered[0], lines
+
+
+def test_a_disk_that_fails_to_sync_stops_it_from_cosigning(witness, log):
+    witness.cosigns(log, 0, 3)
+    note = log.checkpoint(5)
+    with Traced(witness, "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"):
+        answer = witness.add(body(3, log.proof(3, 5), note))
+        problem(answer, 503, "state_unavailable")
+        assert witness.name_of_key not in answer.text and "witness.db" not in answer.text
+    # The disk is well again; what is in memory may still not be on it.
+    for old, size in [(3, 5), (3, 3)]:
+        problem(witness.add(log.submission(old, size)), 503, "state_unavailable")
+    assert witness.get("/healthz").status_code == 200
+    witness.restart()
+    known = witness.log()["size"]
+    assert known in (3, 5)
+    witness.cosigns(log, known, 8)
 
 
 def test_a_key_without_its_state_does_not_sign(witness, log):

@@ -94,6 +94,8 @@ pub struct Copy {
     genesis: BlockHash,
     /// One check at a time.
     turn: Mutex<()>,
+    /// What the last check found to hold: whoever repeats a checkpoint costs nothing.
+    checked: std::sync::Mutex<Option<Known>>,
 }
 
 impl std::fmt::Debug for Copy {
@@ -105,7 +107,7 @@ impl std::fmt::Debug for Copy {
 impl Copy {
     /// Takes a store, which is empty or holds the beginning of this chain.
     pub fn new(store: Arc<dyn Store>, remote: Remote, genesis: BlockHash) -> Self {
-        Self { store, remote, genesis, turn: Mutex::new(()) }
+        Self { store, remote, genesis, turn: Mutex::new(()), checked: std::sync::Mutex::default() }
     }
 
     /// Closes the store.
@@ -129,6 +131,10 @@ impl Copy {
         if size == 0 {
             return Ok(());
         }
+        let wanted = Known { size, root };
+        if *self.checked() == Some(wanted) {
+            return Ok(());
+        }
         let Ok(last) = Height::try_from(size - 1) else {
             return Err(CopyError::refused(format!("no chain has {size} blocks")));
         };
@@ -138,7 +144,12 @@ impl Copy {
         let checked = run.check(known, size, root).await;
         let released = self.store.release_right(&run.right).await;
         checked?;
+        *self.checked() = Some(wanted);
         Ok(released?)
+    }
+
+    fn checked(&self) -> std::sync::MutexGuard<'_, Option<Known>> {
+        self.checked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -272,7 +272,6 @@ impl Witness {
             tracing::warn!(origin, %error, "a checkpoint could not be checked");
             return Refusal::Unchecked(error);
         };
-        tracing::error!(origin, reason, "a checkpoint is not cosigned: its chain is refused");
         let evidence = Evidence::of_invalid(origin, signed, reason.clone(), block.as_deref());
         match self.keep(evidence).await {
             Ok(()) => Refusal::Chain(reason),
@@ -303,7 +302,9 @@ impl Witness {
         let file = file.display();
         match kind {
             EvidenceKind::Fork => tracing::error!(origin, reason, %file, "a fork is proven"),
-            EvidenceKind::Invalid => tracing::error!(origin, reason, %file, "evidence was kept"),
+            EvidenceKind::Invalid => {
+                tracing::error!(origin, reason, %file, "a checkpoint is not cosigned: its chain is refused")
+            }
             EvidenceKind::Doubt => {
                 tracing::error!(origin, reason, %file, "a proof does not hold: both checkpoints are kept")
             }

@@ -174,7 +174,7 @@ pub fn command() -> Command {
                 validate
                     .visible_alias("validate")
                     .hide_short_help(false)
-                    .help("Copies each chain and checks every rule of it before cosigning")
+                    .help("Copies and checks each chain before cosigning")
             })
             .mut_arg("WITNESS_POLICY", |policy| {
                 policy.hide_short_help(false).help("File with a line `log KEY [URL]` for each log")

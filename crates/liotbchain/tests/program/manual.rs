@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::running::run;
 
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 21] = [
     "liotbchain-bench.1",
     "liotbchain-chain-export.1",
     "liotbchain-chain-import.1",
@@ -24,6 +24,7 @@ const PAGES: [&str; 20] = [
     "liotbchain-receiver.1",
     "liotbchain-sender-check.1",
     "liotbchain-sender.1",
+    "liotbchain-witness.1",
     "liotbchain.1",
 ];
 
