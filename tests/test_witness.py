@@ -711,6 +711,12 @@ def test_a_redirect_is_not_followed(tmp_path, receiver):
         server.server_close()
 
 
+def consistency_file(old, new, path):
+    anchor = {"genesis_path": []}
+    file = {"type": "consistency", "version": 1, "genesis": "00" * 32, "path": [b64(part) for part in path]}
+    return json.dumps(file | {"from": anchor | {"size": old}, "to": anchor | {"size": new}})
+
+
 def test_what_a_log_shows_to_all_is_compared_with_what_was_cosigned(tmp_path):
     import http.server
 
@@ -742,6 +748,16 @@ def test_what_a_log_shows_to_all_is_compared_with_what_was_cosigned(tmp_path):
             assert piece["kind"] == "fork"
             kept = json.loads(witness.get(f"/evidence/{piece['number']}").text)
             assert kept["second"] == shown["/checkpoint"] and b64(root_of(log.leaves)) in kept["first"]
+            # Where the receiver proves, other sizes are compared too.
+            longer = Log(log.name, [*log.leaves, b"seven"])
+            longer.key = log.key
+            shown["/v1/proofs/consistency?from=6&to=7"] = consistency_file(6, 7, longer.proof(6))
+            shown["/checkpoint"] = longer.checkpoint()
+            time.sleep(2.5)
+            assert len(witness.evidence()) == 1
+            shown["/checkpoint"] = longer.checkpoint(root=b"t" * 32)
+            wait_until("the doubt", lambda: len(witness.evidence()) == 2)
+            assert witness.evidence()[0]["kind"] == "doubt"
             shown["/checkpoint"] = "nonsense"
             witness.wait_for_output("cannot look at what the log shows")
     finally:
