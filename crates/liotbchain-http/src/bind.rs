@@ -58,6 +58,20 @@ impl Edge {
         if !address.ip().to_canonical().is_loopback() && self.api_token.is_none() {
             return Err(BindError::PublicWithoutToken { address, setting });
         }
+        self.bind_open(address, setting).await
+    }
+
+    /// Listens on an address that may be public without a token: for a server where requests are authenticated in another
+    /// way.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] says what is in the way.
+    pub async fn bind_open(
+        &self,
+        address: SocketAddr,
+        setting: &'static str,
+    ) -> Result<TcpListener, BindError> {
         TcpListener::bind(address).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => {
                 BindError::InUse { address, setting, holder: find_listener(address.port()) }

@@ -160,7 +160,9 @@ fn check_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), ApiErr
 fn reshape(method: &Method, response: Response) -> Response {
     let (status, headers) = (response.status(), response.headers());
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if !status.is_client_error() || content_type.starts_with(b"application/json") {
+    // A route that refuses in a form of its own says which.
+    let is_routers = content_type.is_empty() || content_type.starts_with(b"text/plain");
+    if !status.is_client_error() || !is_routers {
         return response;
     }
     match status {

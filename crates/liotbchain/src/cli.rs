@@ -32,6 +32,7 @@ pub enum Task {
     Receiver,
     Sender,
     SenderCheck,
+    Witness,
     KeysGenerate { out: Option<PathBuf> },
     KeysShow { file: Option<PathBuf> },
     ChainShow { from: Option<Height>, limit: Option<u32> },
@@ -51,7 +52,7 @@ pub enum Task {
 impl Task {
     /// Tells whether it runs until it is stopped, so that its log may have a file.
     pub fn is_server(&self) -> bool {
-        matches!(self, Self::Demo | Self::Receiver | Self::Sender)
+        matches!(self, Self::Demo | Self::Receiver | Self::Sender | Self::Witness)
     }
 
     /// Returns the family whose settings the command takes.
@@ -60,6 +61,7 @@ impl Task {
             Self::Demo => Role::Demo,
             Self::Receiver => Role::Receiver,
             Self::Sender | Self::SenderCheck => Role::Sender,
+            Self::Witness => Role::Witness,
             Self::KeysGenerate { .. } | Self::KeysShow { .. } => Role::Keys,
             Self::ChainShow { .. }
             | Self::ChainValidate(_)
@@ -94,6 +96,7 @@ impl Invocation {
                 Some((_, leaf)) => (Task::SenderCheck, leaf),
                 None => (Task::Sender, command),
             },
+            "witness" => (Task::Witness, command),
             "bench" => (Task::Bench(Plan::take(&mut command)), command),
             "device" => (Task::Device(device_command::Plan::take(&mut command)), command),
             "completions" => {
@@ -177,6 +180,23 @@ pub fn command() -> Command {
                 Role::Sender,
                 "liotbchain sender check --receiver-url http://127.0.0.1:5001",
             ))),
+        )
+        .subcommand(
+            leaf(
+                "witness",
+                "Cosigns the checkpoints of chains whose history only grows, and keeps evidence",
+                Role::Witness,
+                "liotbchain witness --witness-policy policy.txt",
+            )
+            .mut_arg("WITNESS_VALIDATE", |validate| {
+                validate
+                    .visible_alias("validate")
+                    .hide_short_help(false)
+                    .help("Copies and checks each chain before cosigning")
+            })
+            .mut_arg("WITNESS_POLICY", |policy| {
+                policy.hide_short_help(false).help("File with a line `log KEY [URL]` for each log")
+            }),
         )
         .subcommand(
             family("keys", "Makes and shows the key that the sender signs with")
@@ -437,6 +457,8 @@ mod tests {
             ("liotbchain receiver", Task::Receiver),
             ("liotbchain sender", Task::Sender),
             ("liotbchain sender check", Task::SenderCheck),
+            ("liotbchain witness", Task::Witness),
+            ("liotbchain witness --validate", Task::Witness),
             ("liotbchain keys generate", Task::KeysGenerate { out: None }),
             ("liotbchain keys generate --out a.pem", Task::KeysGenerate { out: Some("a.pem".into()) }),
             ("liotbchain keys show", Task::KeysShow { file: None }),

@@ -6,10 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::Failure;
 
-const LOCK_FILE: &str = "receiver.lock";
+const RECEIVER_LOCK: Lock = Lock { file: "receiver.lock", owner: "a receiver or a demo" };
+const WITNESS_LOCK: Lock = Lock { file: "witness.lock", owner: "a witness" };
 const HOLDER_FILE: &str = "receiver_id";
 /// 128 random bits, in hexadecimal.
 const HOLDER_SIZE: usize = 32;
+
+/// Who has a folder to itself. A receiver and a witness share no file, so they can share a folder.
+struct Lock {
+    file: &'static str,
+    owner: &'static str,
+}
 
 /// The data folder, taken: no other receiver has it while this value lives.
 #[derive(Debug)]
@@ -26,12 +33,25 @@ impl DataDir {
     ///
     /// Where the folder cannot be written, or another receiver has it.
     pub fn take(path: &Path) -> Result<Self, Failure> {
+        Self::lock(path, &RECEIVER_LOCK)
+    }
+
+    /// Takes the folder for a witness.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be written, or another witness has it.
+    pub fn take_for_witness(path: &Path) -> Result<Self, Failure> {
+        Self::lock(path, &WITNESS_LOCK)
+    }
+
+    fn lock(path: &Path, kind: &Lock) -> Result<Self, Failure> {
         make_private(path).map_err(|error| not_writable(path, &error))?;
-        let file = path.join(LOCK_FILE);
+        let file = path.join(kind.file);
         let mut lock = private_file().open(&file).map_err(|error| not_writable(path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(taken(path, &mut lock)),
+            Err(TryLockError::WouldBlock) => return Err(taken(path, &mut lock, kind.owner)),
             Err(TryLockError::Error(error)) => {
                 return Err(Failure::failed(format!("{} cannot be locked: {error}", file.display()))
                     .with_hint("set DATA_DIR to a folder on a local disk"));
@@ -86,7 +106,7 @@ fn draw_holder() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn taken(path: &Path, lock: &mut File) -> Failure {
+fn taken(path: &Path, lock: &mut File, kind: &str) -> Failure {
     let mut text = String::new();
     // Who has just taken it may not have written its number yet.
     let _ = lock.read_to_string(&mut text);
@@ -94,7 +114,7 @@ fn taken(path: &Path, lock: &mut File) -> Failure {
         "" => "another process".to_owned(),
         id => format!("process {id}"),
     };
-    Failure::failed(format!("DATA_DIR={} is in use by {owner}, a receiver or a demo", path.display()))
+    Failure::failed(format!("DATA_DIR={} is in use by {owner}, {kind}", path.display()))
         .with_hint("stop that one, or set DATA_DIR to another folder")
 }
 
@@ -153,7 +173,7 @@ mod tests {
         DataDir::take(&path).unwrap().holder().unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        assert_eq!((mode(&path.join(LOCK_FILE)), mode(&path.join(HOLDER_FILE))), (0o600, 0o600));
+        assert_eq!((mode(&path.join(RECEIVER_LOCK.file)), mode(&path.join(HOLDER_FILE))), (0o600, 0o600));
     }
 
     #[test]

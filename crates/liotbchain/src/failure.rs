@@ -8,6 +8,7 @@ use liotbchain_sender::mqtt::MqttConfigError;
 use liotbchain_sender::outbox::OutboxError;
 use liotbchain_sender::{ReceiverError, SenderError, SignerError};
 use liotbchain_store::StoreError;
+use liotbchain_witness::WitnessError;
 
 use crate::output;
 use crate::settings::Problem;
@@ -147,6 +148,34 @@ impl From<OutboxError> for Failure {
                 .with_hint("`liotbchain sender check` tests the folder and its disk"),
             // The others say it themselves.
             _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<WitnessError> for Failure {
+    fn from(error: WitnessError) -> Self {
+        let text = error.to_string();
+        match error {
+            WitnessError::Bind(error) => error.into(),
+            WitnessError::Key(error) => error.into(),
+            WitnessError::Copy { error: StoreError::Unavailable(_), .. } => Self::new(Exit::Unreachable, text),
+            WitnessError::StateMissing { .. } => Self::failed(text).with_hint(
+                "put the state back as it was last, or move the key away too: the next start makes a new witness",
+            ),
+            WitnessError::Name(_) => {
+                Self::new(Exit::Usage, text).with_hint("write a name such as witness.example.org/anna")
+            }
+            WitnessError::PolicyFile { .. } | WitnessError::Policy { .. } | WitnessError::NoLog(_) => {
+                Self::new(Exit::Usage, text)
+                    .with_hint("write a line `log KEY [URL]` for each log, and a last line `quorum none`")
+            }
+            WitnessError::Address { .. } => {
+                Self::new(Exit::Usage, text).with_hint("write http://HOST:PORT, or leave the address out")
+            }
+            WitnessError::NotCheckable(_) => Self::new(Exit::Usage, text).with_hint(
+                "add the receiver's address to its line, or run a witness of its own for it without WITNESS_VALIDATE",
+            ),
+            _ => Self::failed(text),
         }
     }
 }

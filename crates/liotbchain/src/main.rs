@@ -29,6 +29,7 @@ mod settings;
 mod stop;
 mod utc;
 mod verify_command;
+mod witness_command;
 
 use std::process::ExitCode;
 
@@ -84,6 +85,7 @@ async fn perform(task: Task, settings: &Settings, program: &Program, json: bool)
         Task::Receiver => receiver_command::run(settings).await,
         Task::Sender => sender_command::run(settings).await,
         Task::SenderCheck => sender_command::check(settings, json).await,
+        Task::Witness => witness_command::run(settings).await,
         Task::KeysGenerate { out } => keys_command::generate(settings, out, json),
         Task::KeysShow { file } => keys_command::show(settings, file, json),
         Task::ChainShow { from, limit } => chain_command::show(settings, from, limit, json).await,

@@ -57,6 +57,12 @@ pub struct Settings {
     pub mqtt_user: Option<String>,
     pub mqtt_password: Option<Secret>,
     pub mqtt_site: String,
+    pub witness_listen: SocketAddr,
+    pub witness_name: Option<String>,
+    /// A relative path lies in `data_dir` already.
+    pub witness_policy: Option<PathBuf>,
+    pub witness_validate: bool,
+    pub witness_poll: Duration,
     pub api_token: Option<Secret>,
     pub allowed_hosts: Option<Vec<String>>,
     pub payload_size_max: usize,
@@ -70,8 +76,6 @@ pub struct Settings {
     /// A relative path lies in `data_dir` already.
     pub log_file: Option<PathBuf>,
     pub log_file_size_max: u64,
-    /// Relative to the working directory.
-    pub witness_policy: Option<PathBuf>,
     pub log_files_max: u32,
 }
 
@@ -105,9 +109,9 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
     let data_dir = PathBuf::from(value("DATA_DIR")?.text()?);
     Some(Settings {
         database: value("DATABASE_URL")?.database()?.resolve(&data_dir),
+        witness_policy: value("WITNESS_POLICY").and_then(Value::text).map(|path| data_dir.join(path)),
         log_file: value("LOG_FILE").and_then(Value::text).map(|path| data_dir.join(path)),
         data_dir,
-        witness_policy: value("WITNESS_POLICY").and_then(Value::text).map(PathBuf::from),
         network_name: value("NETWORK_NAME")?.text()?,
         transactions_per_block: value("TRANSACTIONS_PER_BLOCK")?.whole()?,
         difficulty: value("DIFFICULTY")?.whole()?,
@@ -133,6 +137,10 @@ fn typed(configuration: &Configuration) -> Option<Settings> {
         mqtt_user: value("MQTT_USER").and_then(Value::text),
         mqtt_password: value("MQTT_PASSWORD").and_then(Value::secret),
         mqtt_site: value("MQTT_SITE")?.text()?,
+        witness_listen: value("WITNESS_LISTEN")?.address()?,
+        witness_name: value("WITNESS_NAME").and_then(Value::text),
+        witness_validate: value("WITNESS_VALIDATE")?.answer()?,
+        witness_poll: value("WITNESS_POLL")?.seconds()?,
         api_token: value("API_TOKEN").and_then(Value::secret),
         allowed_hosts: value("ALLOWED_HOSTS").and_then(Value::hosts),
         payload_size_max: value("PAYLOAD_SIZE_MAX")?.whole()?,
@@ -175,6 +183,7 @@ mod tests {
         assert_eq!((settings.block_max_age, settings.seal_wait), (None, Duration::from_secs(5)));
         assert_eq!(settings.receiver_listen, "127.0.0.1:5001".parse().unwrap());
         assert_eq!(settings.sender_listen, "127.0.0.1:5000".parse().unwrap());
+        assert_eq!(settings.witness_listen, "127.0.0.1:5010".parse().unwrap());
         assert_eq!((settings.api_token, settings.receiver_token, settings.allowed_hosts), (None, None, None));
         assert_eq!((settings.payload_size_max, settings.list_items_max), (65_536, 8000));
         assert_eq!(settings.outbox, OutboxLimits { size_max: 256 << 20, when_full: WhenFull::Refuse });
@@ -240,6 +249,8 @@ mod tests {
         assert!(settings(&public, Role::Sender).is_ok());
         assert!(settings(&[("SENDER_LISTEN", "[::]:5000")], Role::Sender).is_err());
         assert!(settings(&[("SENDER_LISTEN", "[::1]:5000")], Role::Sender).is_ok());
+        // Its protocol has no token: what is taken is what a log signed.
+        assert!(settings(&[("WITNESS_LISTEN", "0.0.0.0:5010")], Role::Witness).is_ok());
         let token = ("API_TOKEN", "0123456789abcdef");
         assert!(settings(&[public[0], token], Role::Receiver).is_ok());
     }

@@ -41,6 +41,8 @@ pub enum Role {
     Receiver,
     /// `liotbchain sender`
     Sender,
+    /// `liotbchain witness`
+    Witness,
     /// `liotbchain demo`
     Demo,
     /// `liotbchain keys …`
@@ -55,7 +57,7 @@ pub enum Role {
     Config,
 }
 
-use Role::{Bench, Chain, Demo, Device, Keys, Receiver, Sender};
+use Role::{Bench, Chain, Demo, Device, Keys, Receiver, Sender, Witness};
 
 /// The commands that open a chain.
 const STORE: &[Role] = &[Receiver, Demo, Chain];
@@ -63,11 +65,13 @@ const STORE: &[Role] = &[Receiver, Demo, Chain];
 const RECEIVE: &[Role] = &[Receiver, Demo];
 /// The commands that make readings.
 const SEND: &[Role] = &[Sender, Demo];
+/// The commands that take readings from others.
+const TAKE: &[Role] = &[Receiver, Sender, Demo];
 /// The commands that listen.
-const SERVE: &[Role] = &[Receiver, Sender, Demo];
+const SERVE: &[Role] = &[Receiver, Sender, Demo, Witness];
 /// The commands that keep something.
-const KEEP: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Device];
-const ALL: &[Role] = &[Receiver, Sender, Demo, Keys, Chain, Bench, Device];
+const KEEP: &[Role] = &[Receiver, Sender, Witness, Demo, Keys, Chain, Device];
+const ALL: &[Role] = &[Receiver, Sender, Witness, Demo, Keys, Chain, Bench, Device];
 
 /// Every setting there is, in the order of `config show`.
 pub static TABLE: &[Setting] = &[
@@ -249,11 +253,46 @@ pub static TABLE: &[Setting] = &[
         roles: &[Sender, Device],
     },
     Setting {
+        name: "WITNESS_LISTEN",
+        default: Default::Text("127.0.0.1:5010"),
+        kind: Kind::Address,
+        meaning: "Address the witness listens on; a public one needs no token",
+        roles: &[Witness],
+    },
+    Setting {
+        name: "WITNESS_NAME",
+        default: Default::Absent("liotbchain-witness/ and 16 digits of the key's id"),
+        kind: Kind::Name { length_max: 255 },
+        meaning: "Name of the witness's key in its cosignatures",
+        roles: &[Witness],
+    },
+    Setting {
+        name: "WITNESS_POLICY",
+        default: Default::Absent("no witness is asked to cosign, and none starts"),
+        kind: Kind::Path,
+        meaning: "File of logs and witnesses (tlog-policy); a relative path lies in DATA_DIR",
+        roles: &[Receiver, Demo, Witness],
+    },
+    Setting {
+        name: "WITNESS_VALIDATE",
+        default: Default::Text("false"),
+        kind: Kind::Bool,
+        meaning: "Copy each chain and check every rule of it before cosigning",
+        roles: &[Witness],
+    },
+    Setting {
+        name: "WITNESS_POLL",
+        default: Default::Text("10"),
+        kind: Kind::Seconds { min: 1, max: 86_400 },
+        meaning: "Seconds between two looks at the checkpoint that a log shows to all",
+        roles: &[Witness],
+    },
+    Setting {
         name: "API_TOKEN",
         default: Default::Absent("writes need no token"),
         kind: Kind::Secret { length_min: 16 },
         meaning: "Token that writes must carry as Authorization: Bearer",
-        roles: SERVE,
+        roles: TAKE,
     },
     Setting {
         name: "ALLOWED_HOSTS",
@@ -319,13 +358,6 @@ pub static TABLE: &[Setting] = &[
         kind: Kind::OneOf(&["text", "json"]),
         meaning: "How it is logged",
         roles: ALL,
-    },
-    Setting {
-        name: "WITNESS_POLICY",
-        default: Default::Absent("no witness is asked to cosign"),
-        kind: Kind::Path,
-        meaning: "File that says which witnesses must cosign checkpoints (c2sp.org/tlog-policy)",
-        roles: RECEIVE,
     },
     Setting {
         name: "LOG_FILE",

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::running::run;
 
-const PAGES: [&str; 22] = [
+const PAGES: [&str; 23] = [
     "liotbchain-bench.1",
     "liotbchain-chain-export.1",
     "liotbchain-chain-import.1",
@@ -26,6 +26,7 @@ const PAGES: [&str; 22] = [
     "liotbchain-sender-check.1",
     "liotbchain-sender.1",
     "liotbchain-verify.1",
+    "liotbchain-witness.1",
     "liotbchain.1",
 ];
 
