@@ -98,7 +98,7 @@ impl Checkpoint {
         Err(CheckpointError::Origin { got: self.origin.clone(), expected: expected.to_owned() })
     }
 
-    /// Puts a log's signature of [`Checkpoint::to_string`] under it.
+    /// Puts a log's signature of its text under it.
     pub fn into_note(self, signature: NoteSignature) -> Note {
         Note::new(self.to_string(), signature)
     }

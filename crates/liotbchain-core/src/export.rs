@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Height,
@@ -12,7 +12,7 @@ use crate::{
     codec::{self, DecodeError},
     hash::{BlockHash, ContentHash, KeyId},
     key::{PublicKey, PublicKeyError},
-    object::{Object, present},
+    object::{Object, objects, present},
     transaction::{Content, Statement, Transaction},
 };
 
@@ -76,11 +76,6 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} blocks, {} transactions, tip {}", self.blocks, self.transactions, self.tip)
     }
-}
-
-fn objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LineTransaction<'de>>, D::Error> {
-    let objects: Vec<Object<LineTransaction<'de>>> = Vec::deserialize(deserializer)?;
-    Ok(objects.into_iter().map(|Object(transaction)| transaction).collect())
 }
 
 /// A transaction in a line.

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
+    checkpoint::{Checkpoint, CheckpointError, parse_size},
     note::{Note, NoteError, NoteKey, NoteKeyKind},
 };
 
@@ -278,7 +278,10 @@ impl Reader {
         let threshold = match threshold {
             "all" => members.len(),
             "any" => 1,
-            number => number.parse().map_err(|_| PolicyError::Threshold { line })?,
+            number => {
+                let threshold = parse_size(number).and_then(|threshold| usize::try_from(threshold).ok());
+                threshold.ok_or(PolicyError::Threshold { line })?
+            }
         };
         if threshold == 0 || threshold > members.len() {
             return Err(PolicyError::Threshold { line });

@@ -21,7 +21,7 @@ use crate::{
     key::PublicKey,
     merkle,
     note::Note,
-    pow::{Target, TargetError, Work},
+    pow::{Bits, Difficulty, Target, TargetError, Work},
     proof::{self, ProofError},
     transaction::{Content, Statement, StatementError, Transaction, UNSIGNED_SALT_SIZE},
 };
@@ -182,6 +182,14 @@ pub enum ReceiptError {
         height: Height,
         /// What is wrong.
         error: TargetError,
+    },
+    /// The bits of a header are those of no difficulty.
+    #[error("block {height}: bits {bits} are not a difficulty from 0 to 16")]
+    BitsNotAllowed {
+        /// The block's height.
+        height: Height,
+        /// The header's.
+        bits: Bits,
     },
     /// A header without its work.
     #[error("block {height}: the hash {hash} is above the target: no proof of work")]
@@ -371,6 +379,8 @@ pub struct ProvenKeyHistory {
     pub key_id: KeyId,
     /// The key's transactions from `from` to `to`, by number: the first, and the one behind the last.
     pub sequences: std::ops::Range<u64>,
+    /// Height of the last block that is shown.
+    pub last: Option<Height>,
     /// How many of them were pruned, so that no signature could be checked.
     pub pruned: u64,
     /// Height up to which none is missing; none where nothing is shown that could prove it. A transaction above `to` proves
@@ -415,7 +425,7 @@ impl Anchor {
         };
         let is_genesis = |block: &BlockSummary| block.height == 0 && block.hash == genesis;
         // The genesis block's own tree is empty; its hash alone says which chain it is.
-        if !(self.size == 0 && block.as_ref().is_some_and(is_genesis)) {
+        if !(self.size == 0 && self.genesis_path.is_empty() && block.as_ref().is_some_and(is_genesis)) {
             let leaf = merkle::leaf_hash(&genesis.0);
             proof::verify_inclusion(leaf, 0, self.size, &self.genesis_path, root)
                 .map_err(|error| ReceiptError::Genesis { genesis, error })?;
@@ -447,6 +457,9 @@ fn summarize(header: &Header) -> Result<BlockSummary, ReceiptError> {
     if height == 0 {
         return Ok(BlockSummary { height, hash, timestamp_ms, work: Work::ZERO });
     }
+    if Difficulty::from_bits(header.bits).is_none() {
+        return Err(ReceiptError::BitsNotAllowed { height, bits: header.bits });
+    }
     let target = Target::from_bits(header.bits).map_err(|error| ReceiptError::Bits { height, error })?;
     if !target.is_met_by(&hash) {
         return Err(ReceiptError::ProofOfWork { height, hash });
@@ -474,7 +487,8 @@ impl ProvenBlock {
         let summary = summarize(&self.header)?;
         let height = summary.height;
         match &self.history_path {
-            None if anchor.block.as_ref() == Some(&summary) => {}
+            // A checkpoint vouches for the blocks below the header beside it, not for that header's own.
+            None if anchor.checkpoint.is_none() && anchor.block.as_ref() == Some(&summary) => {}
             None => return Err(ReceiptError::NoPath { height }),
             Some(path) => {
                 let leaf = merkle::leaf_hash(&summary.hash.0);
@@ -493,6 +507,14 @@ impl ProvenBlock {
             }
         }
         Ok(summary)
+    }
+}
+
+/// Checks that no other key stands in the place of a transaction's own. It may be missing where nothing is left to verify.
+fn check_public_key(expected: KeyId, public_key: Option<&PublicKey>) -> Result<(), ReceiptError> {
+    match public_key {
+        Some(key) if key.key_id() != expected => Err(ReceiptError::PublicKey { expected }),
+        _ => Ok(()),
     }
 }
 
@@ -528,9 +550,10 @@ impl Receipt {
         let [entry] = &self.block.entries[..] else {
             return Err(ReceiptError::Entries { got: self.block.entries.len() });
         };
+        let transaction = &entry.transaction;
+        check_public_key(transaction.key_id(), self.public_key.as_ref())?;
         let anchor = self.anchor.verify(self.genesis)?;
         let block = self.block.verify(&anchor, self.public_key.as_ref())?;
-        let transaction = &entry.transaction;
         Ok(ProvenReceipt {
             genesis: self.genesis,
             key_id: transaction.key_id(),
@@ -571,9 +594,7 @@ impl KeyHistory {
         if from > to {
             return Err(ReceiptError::Range { from, to });
         }
-        if self.public_key.as_ref().is_some_and(|key| key.key_id() != self.key_id) {
-            return Err(ReceiptError::PublicKey { expected: self.key_id });
-        }
+        check_public_key(self.key_id, self.public_key.as_ref())?;
         let anchor = self.anchor.verify(self.genesis)?;
         let mut seen: Option<(Height, u32, u64)> = None;
         let mut sequences: Option<std::ops::Range<u64>> = None;
@@ -631,6 +652,7 @@ impl KeyHistory {
             genesis: self.genesis,
             key_id: self.key_id,
             sequences,
+            last: seen.map(|(last, ..)| last),
             pruned,
             complete_to,
             anchor,

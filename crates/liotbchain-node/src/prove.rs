@@ -352,8 +352,15 @@ impl<'a> Prover<'a> {
             && checkpoint.size <= u64::from(end.tip) + 1
         {
             let mut anchor = self.bare_anchor(checkpoint.size, end).await?;
-            anchor.checkpoint = Some(note.clone());
-            return Ok(anchor);
+            let root = match &anchor.header {
+                Some(header) => header.history_root,
+                None => self.root(checkpoint.size).await?,
+            };
+            // After a reorganisation it is another history's.
+            if root == checkpoint.root {
+                anchor.checkpoint = Some(note.clone());
+                return Ok(anchor);
+            }
         }
         let signs = self.vouchers.signer.is_some();
         let size = u64::from(if height == end.tip && signs { end.tip.saturating_add(1) } else { end.tip });

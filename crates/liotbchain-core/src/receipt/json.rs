@@ -14,7 +14,7 @@ use crate::{
     hash::{BlockHash, KeyId},
     key::{PublicKey, PublicKeyError},
     note::{Note, NoteError},
-    object::{Object, present},
+    object::{Object, object, objects, present},
 };
 
 /// A proof file of any kind.
@@ -70,17 +70,17 @@ enum FileJson<'a> {
         genesis: BlockHash,
         #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         public_key: Option<Cow<'a, str>>,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         block: BlockJson<'a>,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         anchor: AnchorJson<'a>,
     },
     Block {
         version: u32,
         genesis: BlockHash,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         block: BlockJson<'a>,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         anchor: AnchorJson<'a>,
     },
     KeyHistory {
@@ -91,17 +91,17 @@ enum FileJson<'a> {
         public_key: Option<Cow<'a, str>>,
         from: Height,
         to: Height,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "objects")]
         blocks: Vec<BlockJson<'a>>,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         anchor: AnchorJson<'a>,
     },
     Consistency {
         version: u32,
         genesis: BlockHash,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         from: AnchorJson<'a>,
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "object")]
         to: AnchorJson<'a>,
         path: Vec<Base64>,
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ struct BlockJson<'a> {
     #[serde(borrow)]
     header: Cow<'a, str>,
     transactions: u32,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "objects")]
     entries: Vec<EntryJson<'a>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     history_path: Option<Vec<Base64>>,
@@ -137,7 +137,7 @@ struct BlockJson<'a> {
 struct EntryJson<'a> {
     position: u32,
     path: Vec<Base64>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     transaction: LineTransaction<'a>,
 }
 

@@ -283,6 +283,55 @@ fn refuses_a_lying_servers_receipts() {
     }
 }
 
+/// Receipts that were made once verify for ever.
+#[test]
+fn golden_files_hold() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/proofs");
+    let policy = Policy::parse(&std::fs::read_to_string(format!("{folder}/policy.txt")).unwrap()).unwrap();
+    let (mut files, mut witnessed) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let Some((_, kind)) = name.rsplit_once('.') else { continue };
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file = match kind {
+            "json" => ProofFile::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}")),
+            "tlog-proof" => ProofFile::Receipt(Box::new(Receipt::parse_tlog_proof(&text).unwrap())),
+            _ => continue,
+        };
+        let anchor = check(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(ProofFile::parse(&file.to_json()).as_ref(), Ok(&file), "{name}");
+        files += 1;
+        witnessed += usize::from(anchor.is_some_and(|note| policy.check(&note).is_ok()));
+    }
+    assert!(files >= 12 && witnessed >= 6, "{files} files, {witnessed} of them witnessed");
+}
+
+#[test]
+fn golden_lies_are_refused() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/proofs/refused");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if let Ok(file) = ProofFile::parse(&text) {
+            assert!(check(&file).is_err(), "{}", path.display());
+        }
+        files += 1;
+    }
+    assert!(files >= 7);
+}
+
+/// Checks a file, and returns the checkpoint that it ends in.
+fn check(file: &ProofFile) -> Result<Option<Note>, ReceiptError> {
+    Ok(match file {
+        ProofFile::Receipt(it) => it.verify().map(|_| it.anchor.checkpoint.clone())?,
+        ProofFile::Block(it) => it.verify().map(|_| it.anchor.checkpoint.clone())?,
+        ProofFile::KeyHistory(it) => it.verify().map(|_| it.anchor.checkpoint.clone())?,
+        ProofFile::Consistency(it) => it.verify().map(|_| it.to.checkpoint.clone())?,
+    })
+}
+
 #[test]
 fn a_pruned_transaction_is_shown_as_pruned_and_never_as_whole() {
     let chain = Chain::golden();

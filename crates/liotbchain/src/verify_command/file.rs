@@ -5,8 +5,10 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use liotbchain_core::{
-    BlockHash, Checkpoint, Height, TransactionId,
+    BlockHash, Checkpoint, Fork, Height, TransactionId,
+    checkpoint::origin_of,
     export::{self, LINE_SIZE_MAX},
+    fork::Verdict,
     hash::Root,
     note::Note,
     policy::{Cosigned, PolicyError},
@@ -26,6 +28,8 @@ pub enum Read {
     Proof(ProofFile),
     /// A checkpoint alone.
     Checkpoint(Note),
+    /// What a witness kept of a log that showed two histories.
+    Fork(Fork),
     /// An export, read and checked line by line.
     Export(Result<ProvenExport, String>),
     /// No file that anything here can read.
@@ -46,6 +50,8 @@ pub enum Proven {
     Checkpoint(Checkpoint, Note),
     /// That every rule holds from the first block to the last.
     Export(ProvenExport),
+    /// That a log signed two histories, if the policy knows its key.
+    Fork(Fork),
 }
 
 /// A whole chain.
@@ -84,6 +90,9 @@ pub struct Finding {
     pub signed_by_log: bool,
     /// Who cosigned it, of those that the policy names.
     pub cosigned_by: Vec<CosignedJson>,
+    /// What a policy's log signed, where the file is evidence of a fork.
+    #[serde(skip)]
+    pub fork: Option<Verdict>,
     #[serde(skip)]
     pub proven: Option<Proven>,
 }
@@ -119,7 +128,8 @@ impl Read {
             |error: io::Error| Failure::failed(format!("{} cannot be read: {error}", path.display()));
         let mut input = open(path)?;
         let start = input.fill_buf().map_err(failed)?;
-        if is_export(start) {
+        // What an export begins with.
+        if is_of_type(start, "chain") {
             return Ok(Self::Export(check_export(input, size)));
         }
         let mut bytes = Vec::new();
@@ -132,6 +142,8 @@ impl Read {
                 Ok(receipt) => Self::Proof(ProofFile::Receipt(Box::new(receipt))),
                 Err(error) => Self::Unknown(error.to_string()),
             }
+        } else if is_of_type(text.as_bytes(), "fork") {
+            Fork::parse(&text).map_or_else(|error| Self::Unknown(error.to_string()), Self::Fork)
         } else if text.trim_start().starts_with('{') {
             ProofFile::parse(&text).map_or_else(|error| Self::Unknown(error.to_string()), Self::Proof)
         } else {
@@ -167,16 +179,17 @@ impl Read {
                 Err(error) => Err(words(&error)),
             },
             Self::Export(checked) => checked.map(Proven::Export),
+            Self::Fork(fork) => Ok(Proven::Fork(fork)),
             Self::Unknown(reason) => Err(reason),
         }
     }
 }
 
-/// Whether a file begins with the first line of an export.
-fn is_export(start: &[u8]) -> bool {
+/// Whether the first line of a file is JSON of this type.
+fn is_of_type(start: &[u8], kind: &str) -> bool {
     let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let json: Option<serde_json::Value> = serde_json::from_slice(line).ok();
-    json.is_some_and(|json| json.get("type").is_some_and(|kind| kind == "chain"))
+    json.is_some_and(|json| json.get("type").is_some_and(|it| it == kind))
 }
 
 fn check_export(mut input: Box<dyn BufRead>, size: Option<u64>) -> Result<ProvenExport, String> {
@@ -211,6 +224,17 @@ fn check_export(mut input: Box<dyn BufRead>, size: Option<u64>) -> Result<Proven
     })
 }
 
+/// Checks that a block is one of those that a known checkpoint could vouch for, and not the one above them.
+fn covers(known: &Known, height: Height, anchor: &ProvenAnchor) -> Result<(), String> {
+    if known.checkpoint.is_some() && u64::from(height) >= anchor.size {
+        return Err(format!(
+            "block {height} stands above the history of {} blocks that it ends in, and nothing vouches for it: get a newer file",
+            anchor.size
+        ));
+    }
+    Ok(())
+}
+
 impl Finding {
     pub fn new(file: String, proven: Result<Proven, String>, known: &Known) -> Self {
         let mut finding = Self {
@@ -223,6 +247,7 @@ impl Finding {
             size: None,
             signed_by_log: false,
             cosigned_by: Vec::new(),
+            fork: None,
             proven: None,
         };
         match proven {
@@ -241,14 +266,17 @@ impl Finding {
             Proven::Receipt(proven, receipt) => {
                 self.kind = Some("receipt");
                 self.transaction = proven.id;
+                covers(known, proven.block.height, &proven.anchor)?;
                 self.look_at_anchor(proven.genesis, &proven.anchor, receipt.anchor.checkpoint.as_ref(), known)
             }
             Proven::Block(proven, note) => {
                 self.kind = Some("block");
+                covers(known, proven.block.height, &proven.anchor)?;
                 self.look_at_anchor(proven.genesis, &proven.anchor, note.as_ref(), known)
             }
             Proven::KeyHistory(proven, note) => {
                 self.kind = Some("key_history");
+                covers(known, proven.last.unwrap_or(0), &proven.anchor)?;
                 self.look_at_anchor(proven.genesis, &proven.anchor, note.as_ref(), known)
             }
             Proven::Consistency(proven, notes) => {
@@ -273,11 +301,26 @@ impl Finding {
                 self.check_policy(note, known)?;
                 let genesis =
                     checkpoint.origin.strip_prefix("liotbchain/").and_then(|hash| hash.parse().ok());
-                let Some(genesis) = genesis else { return Ok(()) };
+                let genesis = genesis.filter(|genesis| origin_of(*genesis) == checkpoint.origin);
+                let Some(genesis) = genesis else {
+                    return match known.genesis.is_some() || known.checkpoint.is_some() {
+                        true => Err(format!("it is of another log: {}", checkpoint.origin)),
+                        false => Ok(()),
+                    };
+                };
                 self.genesis = Some(genesis);
                 let (size, root) = (checkpoint.size, checkpoint.root);
                 let anchor = ProvenAnchor { size, root, block: None, checkpoint: Some(checkpoint.clone()) };
                 known.refuse(genesis, &anchor).map_or(Ok(()), Err)
+            }
+            Proven::Fork(fork) => {
+                self.kind = Some("fork");
+                let origin = Checkpoint::of(&fork.first).map_err(|error| error.to_string())?.origin;
+                let Some(policy) = &known.policy else { return Ok(()) };
+                let log = policy.logs.iter().find(|log| log.key.name() == origin);
+                let log = log.ok_or_else(|| format!("the policy names no log {origin}"))?;
+                self.fork = Some(fork.verify(&log.key).map_err(|error| error.to_string())?);
+                Ok(())
             }
             Proven::Export(proven) => {
                 self.kind = Some("export");

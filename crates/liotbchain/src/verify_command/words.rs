@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use liotbchain_core::{
-    KeyId,
+    Checkpoint, Fork, KeyId,
+    fork::Verdict,
     receipt::{BlockSummary, ProvenAnchor, ProvenKeyHistory, ProvenReceipt, Receipt},
 };
 
@@ -64,6 +65,7 @@ pub fn describe(finding: &Finding, known: &Known) -> String {
             describe_signatures(&mut lines, finding, known, true);
         }
         Some(Proven::Export(proven)) => describe_export(&mut lines, proven),
+        Some(Proven::Fork(fork)) => describe_fork(&mut lines, fork, finding),
         None => {}
     }
     if let Some(genesis) = finding.genesis {
@@ -145,7 +147,8 @@ fn describe_block(lines: &mut Lines<'_>, heading: &str, block: &BlockSummary) {
 fn describe_anchor(lines: &mut Lines<'_>, anchor: &ProvenAnchor, finding: &Finding, known: &Known) {
     let root = format!("the history of {} blocks, root {}", anchor.size, anchor.root);
     lines.add("ends in", &root);
-    if let Some(block) = &anchor.block {
+    // Beside a checkpoint a header says nothing more, and nobody vouches for the rest of what it says.
+    if let Some(block) = anchor.block.as_ref().filter(|_| anchor.checkpoint.is_none()) {
         lines.add("", &format!("to which the header of block {} commits ({})", block.height, block.hash));
     }
     describe_signatures(lines, finding, known, anchor.checkpoint.is_some());
@@ -190,6 +193,24 @@ fn describe_export(lines: &mut Lines<'_>, proven: &ProvenExport) {
         "not proven",
         "that this is all, or the only history: compare the tip with a checkpoint you trust",
     );
+}
+
+fn describe_fork(lines: &mut Lines<'_>, fork: &Fork, finding: &Finding) {
+    for (heading, note) in [("first", &fork.first), ("second", &fork.second)] {
+        if let Ok(Checkpoint { origin, size, root, .. }) = Checkpoint::of(note) {
+            lines.add(heading, &format!("{} of {size} blocks, root {root}", printable(&origin)));
+        }
+    }
+    match finding.fork {
+        Some(Verdict::Proven { size, .. }) => {
+            lines.add("proven", &format!("the log signed two histories of {size} blocks: whoever has its key showed different people different chains"));
+        }
+        Some(Verdict::Unproven { .. }) => {
+            lines.add("not proven", "a fork: the log signed both, and they may be of one history; the proof that was given does not show it");
+            lines.add("", "ask the log for /v1/proofs/consistency from one size to the other");
+        }
+        None => lines.add("not looked at", "who signed: --policy FILE with the log's key tells"),
+    }
 }
 
 /// Returns a text as it may stand on a terminal: without what moves the cursor, hides characters or turns their order.
