@@ -563,8 +563,6 @@ def test_the_routes_are_what_their_description_says(tmp_path, device):
         program = Path(sys.executable).with_name("schemathesis")
         command = [program, "run", receiver.url + "/openapi.json", "--seed=1", "--max-examples=100", "--no-shrink"]
         command += ["--phases=examples,coverage,fuzzing,stateful", "--exclude-path=/v1/events", "--request-timeout=30"]
-        # TODO: take this line away when the refusals of /tile are what their description says; see test_proofs.py.
-        command += ["--exclude-path=/tile/{level}/{index}"]
         command += ["--exclude-checks=positive_data_acceptance", "--continue-on-failure", "--warnings=off", "--no-color"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout[-20_000:]

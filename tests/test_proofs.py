@@ -402,7 +402,6 @@ def test_what_is_no_tile_is_not_found(receiver, path):
     assert (answer.status_code, answer.json()["code"]) == (404, "no_tile"), answer.text
 
 
-@pytest.mark.xfail(strict=True, reason="TODO: tlog.rs documents application/problem+json, which only /v1 answers with")
 @pytest.mark.parametrize("path,status", [("/tile/{level}/{index}", "404"), ("/checkpoint", "503")])
 def test_refusals_have_the_type_that_is_documented(receiver, path, status):
     documented = receiver.get("/openapi.json").json()["paths"][path]["get"]["responses"][status]["content"]

@@ -218,7 +218,6 @@ def test_a_cosigner_that_nobody_runs_is_no_witness(tmp_path):
         assert receiver.get("/checkpoint").status_code != 200
 
 
-@pytest.mark.xfail(strict=True, reason="TODO: tlog.rs, get_checkpoint: ApiError::refusal panics at a 503")
 def test_who_asks_before_a_witness_cosigned_is_told_to_come_back(tmp_path):
     with Receiver(tmp_path, WITNESS_POLICY=asking_an_absent_one(tmp_path)) as receiver:
         refused = receiver.get("/checkpoint")

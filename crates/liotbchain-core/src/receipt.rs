@@ -551,9 +551,9 @@ impl Receipt {
             return Err(ReceiptError::Entries { got: self.block.entries.len() });
         };
         let transaction = &entry.transaction;
-        check_public_key(transaction.key_id(), self.public_key.as_ref())?;
         let anchor = self.anchor.verify(self.genesis)?;
         let block = self.block.verify(&anchor, self.public_key.as_ref())?;
+        check_public_key(transaction.key_id(), self.public_key.as_ref())?;
         Ok(ProvenReceipt {
             genesis: self.genesis,
             key_id: transaction.key_id(),
@@ -594,7 +594,6 @@ impl KeyHistory {
         if from > to {
             return Err(ReceiptError::Range { from, to });
         }
-        check_public_key(self.key_id, self.public_key.as_ref())?;
         let anchor = self.anchor.verify(self.genesis)?;
         let mut seen: Option<(Height, u32, u64)> = None;
         let mut sequences: Option<std::ops::Range<u64>> = None;
@@ -637,6 +636,7 @@ impl KeyHistory {
                 sequences = Some(sequences.map_or(got, |it| it.start)..end);
             }
         }
+        check_public_key(self.key_id, self.public_key.as_ref())?;
         // What stands behind `to` is behind all that was asked for; else nothing is known from the last that is shown on.
         let complete_to = match (behind, seen) {
             (1, _) => Some(to),

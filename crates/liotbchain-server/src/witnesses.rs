@@ -31,7 +31,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How long a witness may take. One that validates every block reads them first.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a checkpoint waits for enough cosignatures before a newer one takes its place.
-const TARGET_MAX: Duration = Duration::from_secs(10);
+const TARGET_MAX: Duration = Duration::from_secs(5);
 /// Checkpoints that are kept with their cosignatures: a slow witness may still be at an older one.
 const ROUNDS_MAX: usize = 16;
 /// Bytes of an answer that are read.
@@ -97,7 +97,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 // all the time. One that does not get them is left in the end.
                 let is_shown =
                     |shown: &Option<Note>| shown.as_ref().is_some_and(|shown| size_of(shown) >= size);
-                let _ = time::timeout(TARGET_MAX, shown.wait_for(is_shown)).await;
+                if time::timeout(TARGET_MAX, shown.wait_for(is_shown)).await.is_err() {
+                    tracing::warn!(
+                        size,
+                        "the checkpoint is not shown: too few witnesses have cosigned it so far"
+                    );
+                }
             }
             Ok(None) => return,
             Err(error) => tracing::warn!(%error, "no checkpoint could be made for the witnesses"),

@@ -106,7 +106,7 @@ pub fn run(plan: &Plan, json: bool) -> Result<(), Failure> {
     }
     // First, since another file's proof may rest on them.
     for (_, finding) in &findings {
-        if let Ok(Proven::Consistency(ProvenConsistency { from, to, .. }, _)) = finding {
+        if let Ok(Proven::Consistency(ProvenConsistency { from, to, .. })) = finding {
             known.links.push(((from.size, from.root), (to.size, to.root)));
         }
     }
@@ -137,8 +137,8 @@ fn bad_input(path: &Path, error: &dyn std::fmt::Display) -> Failure {
 }
 
 impl Known {
-    /// Says why an anchor contradicts what is known, or does not reach it.
-    fn refuse(&self, genesis: BlockHash, anchor: &ProvenAnchor) -> Option<String> {
+    /// Says why an anchor contradicts what is known.
+    fn contradict(&self, genesis: BlockHash, anchor: &ProvenAnchor) -> Option<String> {
         if let Some(expected) = self.genesis.filter(|expected| *expected != genesis) {
             return Some(format!("it is of the chain {genesis}: you asked for {expected}"));
         }
@@ -146,13 +146,21 @@ impl Known {
         if let Err(error) = known.check_origin(&liotbchain_core::checkpoint::origin_of(genesis)) {
             return Some(format!("your checkpoint is of another chain: {error}"));
         }
-        let (ours, theirs) = ((known.size, known.root), (anchor.size, anchor.root));
-        if ours.0 == theirs.0 && ours.1 != theirs.1 {
-            return Some(format!(
+        (known.size == anchor.size && known.root != anchor.root).then(|| {
+            format!(
                 "A FORK: of the same {} blocks it names the root {}, your checkpoint {}: two histories were shown",
-                ours.0, theirs.1, ours.1
-            ));
+                known.size, anchor.root, known.root
+            )
+        })
+    }
+
+    /// Says why an anchor contradicts what is known, or does not reach it.
+    fn refuse(&self, genesis: BlockHash, anchor: &ProvenAnchor) -> Option<String> {
+        if let Some(contradiction) = self.contradict(genesis, anchor) {
+            return Some(contradiction);
         }
+        let known = self.checkpoint.as_ref()?;
+        let (ours, theirs) = ((known.size, known.root), (anchor.size, anchor.root));
         if ours == theirs || self.leads(ours, theirs) || self.leads(theirs, ours) {
             return None;
         }

@@ -11,7 +11,7 @@ use liotbchain_core::{
     fork::Verdict,
     hash::Root,
     note::Note,
-    policy::{Cosigned, PolicyError},
+    policy::Cosigned,
     receipt::{
         FILE_SIZE_MAX, ProofFile, ProvenAnchor, ProvenBlockProof, ProvenConsistency, ProvenKeyHistory,
         ProvenReceipt, Receipt, TLOG_PROOF_FIRST_LINE,
@@ -45,7 +45,7 @@ pub enum Proven {
     /// That these are all transactions of a key.
     KeyHistory(ProvenKeyHistory, Option<Note>),
     /// That one history goes on from another.
-    Consistency(ProvenConsistency, Vec<Note>),
+    Consistency(ProvenConsistency),
     /// Nothing by itself but what its signatures say.
     Checkpoint(Checkpoint, Note),
     /// That every rule holds from the first block to the last.
@@ -170,9 +170,7 @@ impl Read {
                 Err(error) => Err(words(&error)),
             },
             Self::Proof(ProofFile::Consistency(consistency)) => {
-                let proven = consistency.verify().map_err(|error| words(&error))?;
-                let notes = [consistency.from.checkpoint, consistency.to.checkpoint].into_iter().flatten();
-                Ok(Proven::Consistency(proven, notes.collect()))
+                consistency.verify().map(Proven::Consistency).map_err(|error| words(&error))
             }
             Self::Checkpoint(note) => match Checkpoint::of(&note) {
                 Ok(checkpoint) => Ok(Proven::Checkpoint(checkpoint, note)),
@@ -279,19 +277,13 @@ impl Finding {
                 covers(known, proven.last.unwrap_or(0), &proven.anchor)?;
                 self.look_at_anchor(proven.genesis, &proven.anchor, note.as_ref(), known)
             }
-            Proven::Consistency(proven, notes) => {
+            Proven::Consistency(proven) => {
                 self.kind = Some("consistency");
                 self.genesis = Some(proven.genesis);
                 self.size = Some(proven.to.size);
+                // It may be one of several that lead to the checkpoint, but it must not contradict it.
                 for anchor in [&proven.from, &proven.to] {
-                    known.refuse(proven.genesis, anchor).map_or(Ok(()), Err)?;
-                }
-                // How many cosigned is nothing that this file claims; a signature that is none spoils it.
-                for (note, policy) in notes.iter().filter_map(|note| Some((note, known.policy.as_ref()?))) {
-                    match policy.check(note) {
-                        Ok(_) | Err(PolicyError::Quorum { .. }) => {}
-                        Err(error) => return Err(error.to_string()),
-                    }
+                    known.contradict(proven.genesis, anchor).map_or(Ok(()), Err)?;
                 }
                 Ok(())
             }

@@ -37,7 +37,7 @@ pub fn describe(finding: &Finding, known: &Known) -> String {
             describe_anchor(&mut lines, &proven.anchor, finding, known);
         }
         Some(Proven::KeyHistory(proven, _)) => describe_history(&mut lines, proven, finding, known),
-        Some(Proven::Consistency(proven, _)) => {
+        Some(Proven::Consistency(proven)) => {
             lines.add("proven", &format!(
                 "the history of {} blocks begins with that of {} blocks: nothing was changed or taken away in between",
                 proven.to.size, proven.from.size
@@ -47,6 +47,10 @@ pub fn describe(finding: &Finding, known: &Known) -> String {
             {
                 describe_block(&mut lines, "with", block);
             }
+            lines.add(
+                "signatures",
+                "not looked at: this file shows that two histories go together, not who vouches for them",
+            );
             lines.add(
                 "not proven",
                 "that these are the only histories of this chain: compare both with checkpoints you trust",
