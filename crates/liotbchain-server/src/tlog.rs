@@ -59,7 +59,8 @@ pub(crate) async fn get_checkpoint(State(shared): State<Arc<Shared>>) -> Result<
     operation_id = "get_tile",
     tag = "log",
     params(
-        ("level" = String, Path, description = "`entries`, or the level of the tile, 0 to 63.", pattern = "^(entries|[0-9]|[1-5][0-9]|6[0-3])$"),
+        ("level" = String, Path, description = "`entries`, or the level of the tile, 0 to 63.", example = "0",
+            pattern = "^(entries|[0-9]|[1-5][0-9]|6[0-3])$"),
         ("index" = String, Path, description = "The tile's number in groups of three digits, all but the last behind an `x`, and `.p/` with the width of a tile that is not full: `x001/x234/067.p/12`.", example = "000.p/1"),
     ),
     responses(
