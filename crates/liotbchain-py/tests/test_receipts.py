@@ -2,11 +2,17 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from liotbchain import Chain, SigningKey
 from liotbchain.utils import BlockchainOperationError
+
+
+# As the wheel installed it.
+PROGRAM = Path(sys.executable).with_name("liotbchain")
 
 
 @pytest.fixture
@@ -22,7 +28,7 @@ def verify(tmp_path, *texts):
         path = tmp_path / f"{number}.json"
         path.write_text(text, encoding="utf-8")
         paths.append(str(path))
-    run = subprocess.run(["liotbchain", "verify", "--json", *paths], capture_output=True, text=True)
+    run = subprocess.run([PROGRAM, "verify", "--json", *paths], capture_output=True, text=True)
     assert run.returncode in (0, 3), run.stderr
     return [finding["holds"] for finding in json.loads(run.stdout)]
 
